@@ -1,0 +1,1 @@
+//! The cache engine of Larder: typed values, single-flight, tags, fail-open.

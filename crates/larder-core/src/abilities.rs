@@ -1,0 +1,51 @@
+//! What a backend can do, as data.
+
+use std::time::Duration;
+
+/// What a backend can do and what it cannot.
+///
+/// The conformance suite reads this and demands exactly what is declared: an operation that is declared missing must
+/// answer [`Unsupported`](crate::ErrorKind::Unsupported), never success. The default is the strictest store: nothing
+/// optional, nothing lost.
+///
+/// ```
+/// use larder_core::Abilities;
+///
+/// let abilities = Abilities { pages: true, evicts: true, ..Abilities::default() };
+/// assert!(!abilities.local);
+/// ```
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Abilities {
+    /// Answers without I/O: [`peek`](crate::Backend::peek) never says `Ask`, and futures are ready when first polled.
+    pub local: bool,
+    /// May drop entries before their time, to keep within its size.
+    pub evicts: bool,
+    /// Can page through keys by prefix.
+    pub pages: bool,
+    /// Other processes see what this one writes.
+    pub shared: bool,
+    /// What is stored outlives the server's restart.
+    pub durable: bool,
+    /// Lifetimes follow the [`Clock`](crate::Clock) that the backend was given, so that a test can drive them.
+    pub follows_clock: bool,
+    /// The smallest step of a lifetime.
+    pub precision: Duration,
+    /// The largest value in bytes, key and envelope included, where there is a limit.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Abilities {
+            local: false,
+            evicts: false,
+            pages: false,
+            shared: false,
+            durable: false,
+            follows_clock: false,
+            precision: Duration::from_millis(1),
+            max_bytes: None,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The storage contract of Larder.
+//!
+//! Everything that Larder keeps (cached values, responses, fragments, counters, fill markers, sessions) goes through
+//! one trait, [`Backend`], as an [`Entry`] under a [`Key`]. This crate holds that contract and what every backend
+//! needs to keep it, and nothing else: no runtime, no HTTP, no client library.
+//!
+//! | you want | look at |
+//! | --- | --- |
+//! | to write a backend | [`Backend`], then [`Abilities`], then the suite in `larder-testkit` |
+//! | to know what is stored | [`Entry`], [`Live`], [`envelope`] |
+//! | to name what is stored | [`Namespace`], [`Key`], [`KeyBuf`], [`Prefix`], [`Tag`] |
+//! | to say how long | [`Ttl`], [`Clock`], [`Moment`] |
+//! | to know what can go wrong | [`Error`], [`ErrorKind`] |
+//!
+//! # Example
+//!
+//! ```
+//! use larder_core::{Key, Namespace};
+//!
+//! # fn main() -> Result<(), larder_core::Error> {
+//! let shop = Namespace::new("shop")?;
+//! // Parts are framed, so no two different lists of parts make the same key.
+//! assert_ne!(Key::new(&shop, ["ab", "c"])?, Key::new(&shop, ["a", "bc"])?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod abilities;
+mod backend;
+mod clock;
+mod entry;
+pub mod envelope;
+mod error;
+mod key;
+mod name;
+mod sequence;
+mod ttl;
+
+pub use abilities::Abilities;
+pub use backend::{
+    Backend, Begin, Counter, Cursor, Found, Marks, Outcome, Page, Peek, Put, Remaining, Token, When,
+};
+pub use clock::{Clock, ManualClock, Moment};
+pub use entry::{Encoded, Entry, Live, Mark, Payload, Revision, Times};
+pub use error::{Error, ErrorKind, Result};
+pub use key::{Key, KeyBuf, KeyRef, Namespace, Prefix, Tag};
+pub use name::Generation;
+pub use sequence::Sequence;
+pub use ttl::Ttl;

@@ -1,0 +1,116 @@
+//! What a key is called where it leaves the process.
+
+use std::fmt;
+
+use crate::{KeyRef, Namespace, Prefix};
+
+/// Which life of a namespace a wire name belongs to: 64 random bits.
+///
+/// `clear` gives a namespace a new one, and everything stored under an older one can no longer be reached. A lost
+/// generation also comes back as a new random one, so nothing old returns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// A new random generation.
+    pub fn random() -> Self {
+        Generation(rand::random())
+    }
+
+    /// Reads what [`Display`](fmt::Display) wrote; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical =
+            text.len() == 16 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        canonical.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(Generation)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Generation({self})")
+    }
+}
+
+// How much of a key's text is shown in its wire name.
+const PLAIN: usize = 64;
+
+impl KeyRef<'_> {
+    /// The name under which a server keeps this key: `namespace:generation:<plain start>:<BLAKE3 of the key>`.
+    ///
+    /// Only `a`-`z`, `0`-`9`, `_`, `.`, `:` and `-`, at most 200 bytes, whatever the key holds. The plain start is the
+    /// parts' text, lower-cased, other characters as `_`: for people and for [`Prefix`] scans. Different keys have
+    /// different names by their hash; a read checks the whole key, which every entry repeats.
+    ///
+    /// ```
+    /// use larder_core::{Generation, Key, Namespace};
+    ///
+    /// let key = Key::new(&Namespace::new("shop")?, ["d", "Product 42"])?;
+    /// let name = key.as_ref().wire_name(Generation::parse("00000000000000ff").unwrap());
+    /// assert!(name.starts_with("shop:00000000000000ff:d:product_42:"));
+    /// # Ok::<(), larder_core::Error>(())
+    /// ```
+    pub fn wire_name(self, generation: Generation) -> String {
+        let mut name = head(self.namespace(), generation);
+        let end = name.len() + PLAIN;
+        for (index, part) in self.parts().enumerate() {
+            if index > 0 {
+                push_plain(&mut name, end, b":");
+            }
+            push_plain(&mut name, end, part.unwrap_or(b"."));
+        }
+        name.push(':');
+        name.push_str(&blake3::hash(self.as_bytes()).to_hex());
+        name
+    }
+}
+
+impl Prefix {
+    /// What the wire names of matching keys start with in that generation. Others may start so too (the text is
+    /// shortened and simplified): check each key found with [`Prefix::matches`].
+    pub fn wire_start(&self, generation: Generation) -> String {
+        let mut name = head(self.namespace().as_str(), generation);
+        let end = name.len() + PLAIN;
+        let (parts, start) = self.pieces();
+        for part in parts {
+            push_plain(&mut name, end, part);
+            push_plain(&mut name, end, b":");
+        }
+        push_plain(&mut name, end, start);
+        name
+    }
+}
+
+impl Namespace {
+    /// What the wire names of all its keys start with in that generation.
+    pub fn wire_start(&self, generation: Generation) -> String {
+        head(self.as_str(), generation)
+    }
+}
+
+fn head(namespace: &str, generation: Generation) -> String {
+    let mut name = String::with_capacity(200);
+    name.push_str(namespace);
+    name.push(':');
+    name.push_str(&generation.to_string());
+    name.push(':');
+    name
+}
+
+fn push_plain(name: &mut String, end: usize, bytes: &[u8]) {
+    for byte in bytes {
+        if name.len() == end {
+            return;
+        }
+        name.push(match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b':' => char::from(*byte),
+            b'A'..=b'Z' => char::from(byte.to_ascii_lowercase()),
+            _ => '_',
+        });
+    }
+}

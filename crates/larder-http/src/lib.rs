@@ -1,0 +1,1 @@
+//! Response caching for Tower services: CacheLayer, VaryLayer, CacheControlLayer.

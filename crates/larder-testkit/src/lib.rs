@@ -1,0 +1,1 @@
+//! The public conformance suite for Larder backends, fault tools and real servers for tests.
