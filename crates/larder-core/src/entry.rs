@@ -342,7 +342,9 @@ impl Entry {
             Payload::Live(live) => Arc::new(decode(&live.encode().ok()?)?),
             Payload::Integer(_) => return None,
         };
-        let _ = self.0.live.set(made.clone());
+        if matches!(self.0.payload, Payload::Wire(_)) {
+            let _ = self.0.live.set(made.clone());
+        }
         Some(made)
     }
 

@@ -1,0 +1,226 @@
+//! The effective authority of a request (RFC 9112 §3.2, RFC 9113 §8.3.1; threats P01, P02).
+//!
+//! A key without an authority could be shared between sites, and a target that disagrees with `Host`
+//! lets one site's answer be stored under the other's name. So both must agree, there is at most one
+//! `Host`, and whatever is unclear is not cached.
+//!
+//! ```
+//! use http::{HeaderMap, Uri, header::HOST};
+//! use larder_http_rules::authority::{self, Scheme};
+//! use larder_http_rules::Reason;
+//!
+//! let mut headers = HeaderMap::new();
+//! headers.insert(HOST, "Example.COM:80".parse().unwrap());
+//! let uri = Uri::from_static("/path");
+//! let authority = authority::effective(&uri, &headers, Scheme::Http).unwrap();
+//! assert_eq!(authority.to_string(), "example.com");
+//!
+//! let absolute = Uri::from_static("http://other.example/path");
+//! let refused = authority::effective(&absolute, &headers, Scheme::Http);
+//! assert_eq!(refused.unwrap_err(), Reason::AuthorityMismatch);
+//! ```
+
+use std::fmt;
+
+use http::Uri;
+use http::header::{HOST, HeaderMap};
+
+use crate::Reason;
+
+/// The two schemes that are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+impl Scheme {
+    /// The scheme's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port that goes without saying.
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        if name.eq_ignore_ascii_case("http") {
+            Some(Scheme::Http)
+        } else if name.eq_ignore_ascii_case("https") {
+            Some(Scheme::Https)
+        } else {
+            None
+        }
+    }
+}
+
+/// Scheme, host and port, borrowed from the request. Equality and output ignore letter case and fold
+/// the scheme's default port; other ports are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Authority<'a> {
+    scheme: Scheme,
+    host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Reads `host[:port]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoAuthority`] for the empty string, [`Reason::UserInfo`] for one with `@`, and
+    /// [`Reason::InvalidAuthority`] for what is not a host.
+    pub fn parse(scheme: Scheme, text: &'a [u8]) -> Result<Self, Reason> {
+        if text.is_empty() {
+            return Err(Reason::NoAuthority);
+        }
+        if text.contains(&b'@') {
+            return Err(Reason::UserInfo);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| Reason::InvalidAuthority)?;
+        // an IPv6 literal has colons inside its brackets
+        let end = if text.starts_with('[') {
+            text.find(']').map_or(0, |bracket| bracket + 1)
+        } else {
+            text.find(':').unwrap_or(text.len())
+        };
+        let (host, rest) = text.split_at(end);
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            None => return Err(Reason::InvalidAuthority),
+            Some("") => None,
+            Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(port.parse().map_err(|_| Reason::InvalidAuthority)?)
+            }
+            Some(_) => return Err(Reason::InvalidAuthority),
+        };
+        if !valid_host(host) {
+            return Err(Reason::InvalidAuthority);
+        }
+        Ok(Self { scheme, host, port: port.filter(|&port| port != scheme.default_port()) })
+    }
+
+    /// The scheme.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The host, in the case it was sent.
+    #[must_use]
+    pub fn host(&self) -> &'a str {
+        self.host
+    }
+
+    /// The port, unless it is the scheme's default.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Writes `scheme://host[:port]` in lower case, in small pieces, without allocating. A host contains
+    /// no `/`, so that a path written behind it cannot be confused with it.
+    pub fn write_to(&self, out: &mut impl FnMut(&[u8])) {
+        out(self.scheme.as_str().as_bytes());
+        out(b"://");
+        let mut buffer = [0u8; 64];
+        for chunk in self.host.as_bytes().chunks(buffer.len()) {
+            let lower = &mut buffer[..chunk.len()];
+            lower.copy_from_slice(chunk);
+            lower.make_ascii_lowercase();
+            out(lower);
+        }
+        if let Some(port) = self.port {
+            let mut digits = [b':'; 6];
+            let (mut at, mut port) = (digits.len(), port);
+            loop {
+                at -= 1;
+                digits[at] = b'0' + u8::try_from(port % 10).unwrap_or(0);
+                port /= 10;
+                if port == 0 {
+                    break;
+                }
+            }
+            out(b":");
+            out(&digits[at..]);
+        }
+    }
+}
+
+impl PartialEq for Authority<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.scheme == other.scheme
+            && self.port == other.port
+            && self.host.eq_ignore_ascii_case(other.host)
+    }
+}
+
+impl Eq for Authority<'_> {}
+
+impl fmt::Display for Authority<'_> {
+    /// `host[:port]` in lower case.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.host.chars() {
+            fmt::Write::write_char(f, c.to_ascii_lowercase())?;
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// The authority a request is for. `scheme` is the connection's and counts when the target has none
+/// (HTTP/1 origin form).
+///
+/// # Errors
+///
+/// Each error means: answer the request, store nothing. [`Reason::NoAuthority`],
+/// [`Reason::AuthorityMismatch`], [`Reason::SeveralHosts`], [`Reason::UserInfo`],
+/// [`Reason::InvalidAuthority`], [`Reason::UnsupportedScheme`].
+pub fn effective<'a>(
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    scheme: Scheme,
+) -> Result<Authority<'a>, Reason> {
+    let scheme = match uri.scheme_str() {
+        None => scheme,
+        Some(name) => Scheme::parse(name).ok_or(Reason::UnsupportedScheme)?,
+    };
+    let mut lines = headers.get_all(HOST).iter();
+    let (host, more) = (lines.next(), lines.next());
+    if more.is_some() {
+        return Err(Reason::SeveralHosts);
+    }
+    let host = host.map(|host| Authority::parse(scheme, host.as_bytes().trim_ascii()));
+    let target = uri.authority().map(|text| Authority::parse(scheme, text.as_str().as_bytes()));
+    match (target, host) {
+        (None, None) => Err(Reason::NoAuthority),
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(target), Some(host)) => {
+            let (target, host) = (target?, host?);
+            if target == host { Ok(target) } else { Err(Reason::AuthorityMismatch) }
+        }
+    }
+}
+
+/// A registered name, an IPv4 address or a bracketed literal (RFC 3986 §3.2.2), by its characters.
+fn valid_host(host: &str) -> bool {
+    if let Some(inside) = host.strip_prefix('[') {
+        return inside.strip_suffix(']').is_some_and(|literal| {
+            !literal.is_empty()
+                && literal.bytes().all(|b| b.is_ascii_alphanumeric() || b":.-_~%".contains(&b))
+        });
+    }
+    !host.is_empty()
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&b))
+}

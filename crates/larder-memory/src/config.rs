@@ -1,0 +1,71 @@
+//! How a memory backend is configured.
+
+use larder_core::{Clock, Error, ErrorKind, Result, Ttl};
+
+use crate::MemoryBackend;
+
+/// Configures a [`MemoryBackend`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    pub(crate) max_bytes: u64,
+    pub(crate) max_entry_bytes: Option<u64>,
+    pub(crate) default_ttl: Ttl,
+    pub(crate) clock: Clock,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            max_bytes: 64 * 1024 * 1024,
+            max_entry_bytes: None,
+            default_ttl: Ttl::STANDARD,
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl Builder {
+    /// The bytes that all entries may occupy together: keys, values, tags and bookkeeping. 64 MiB unless set.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// The bytes that one entry may occupy. A quarter of [`max_bytes`](Builder::max_bytes) unless set, and never more
+    /// than the whole or than 4 GiB.
+    pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
+        self.max_entry_bytes = Some(bytes);
+        self
+    }
+
+    /// The lifetime of entries that are stored with [`Ttl::Default`]. 300 s unless set.
+    pub fn default_ttl(mut self, ttl: Ttl) -> Self {
+        self.default_ttl = ttl;
+        self
+    }
+
+    /// The clock, for tests. With a manual clock, memory of expired entries is freed only by eviction.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Makes the backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when there is room for less than 4 KiB.
+    pub fn build(self) -> Result<MemoryBackend> {
+        let wrong = |words| Err(Error::new(ErrorKind::Configuration, words).with_backend("memory"));
+        if self.max_bytes < 4096 {
+            return wrong(
+                "max_bytes is below 4096: not even one entry would fit; give it more room",
+            );
+        }
+        if self.max_entry_bytes.is_some_and(|bytes| bytes > self.max_bytes) {
+            return wrong("max_entry_bytes is larger than max_bytes; lower it or raise max_bytes");
+        }
+        Ok(MemoryBackend::with(self))
+    }
+}

@@ -1,0 +1,392 @@
+//! The `Backend` implementation.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use larder_core::{
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef,
+    Marks, Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision,
+    Sequence, Tag, Times, Token, Ttl, When,
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::client::{Map, Usage, weight};
+use crate::config::Builder;
+use crate::tags::Numbers;
+
+/// Keeps entries in this process's memory; see the [crate's documentation](crate). A clone is the same store.
+#[derive(Clone)]
+pub struct MemoryBackend(Arc<Inner>);
+
+struct Inner {
+    map: Map,
+    numbers: Numbers,
+    // Every write of a key happens under its stripe's lock, which also holds the key's fill marker. Hits take no lock.
+    stripes: Box<[Mutex<Fills>]>,
+    hasher: RandomState,
+    clock: Clock,
+    default_ttl: Ttl,
+    max_entry_bytes: u64,
+}
+
+#[derive(Default)]
+struct Fills {
+    open: HashMap<Key, Marker>,
+    sweep_at: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Marker {
+    token: Token,
+    pass: bool,
+    until: Moment,
+    // Voids the marker when the namespace is cleared.
+    generation: i64,
+}
+
+const STRIPES: usize = 64;
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        MemoryBackend::with(Builder::default())
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend").field("usage", &self.usage()).finish()
+    }
+}
+
+impl MemoryBackend {
+    /// Configures one.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// What it holds now. Runs the map's pending housekeeping first, so the figures are exact.
+    pub fn usage(&self) -> Usage {
+        self.0.map.usage()
+    }
+
+    pub(crate) fn with(config: Builder) -> Self {
+        let max_entry = config.max_entry_bytes.unwrap_or(config.max_bytes / 4);
+        MemoryBackend(Arc::new(Inner {
+            map: Map::new(config.max_bytes, &config.clock),
+            numbers: Numbers::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::default(),
+            clock: config.clock,
+            default_ttl: config.default_ttl,
+            max_entry_bytes: max_entry.min(u64::from(u32::MAX) - 1),
+        }))
+    }
+}
+
+impl Inner {
+    fn lock(&self, key: &Key) -> MutexGuard<'_, Fills> {
+        let stripe = self.hasher.hash_one(key) as usize % STRIPES;
+        self.stripes[stripe].lock()
+    }
+
+    #[inline]
+    fn live(&self, key: KeyRef<'_>) -> Option<Entry> {
+        let entry = self.map.get(key)?;
+        let expired = entry
+            .times()
+            .is_some_and(|times| times.expires.is_some_and(|expires| expires <= self.clock.now()));
+        (!expired && entry.marks_hold()).then_some(entry)
+    }
+
+    fn marker(&self, fills: &mut Fills, key: &Key) -> Option<Marker> {
+        let marker = *fills.open.get(key)?;
+        if marker.until <= self.clock.now()
+            || marker.generation != self.numbers.generation(key.namespace())
+        {
+            fills.open.remove(key);
+            return None;
+        }
+        Some(marker)
+    }
+
+    fn insert(&self, key: &Key, entry: Entry, ttl: Option<Duration>) -> Result<()> {
+        let times = Times::starting(self.clock.now(), ttl, entry.freshness());
+        let marks = self.numbers.marks(key, entry.built_at(), entry.tags());
+        self.insert_settled(key, entry.with_times(times).with_marks(marks))
+    }
+
+    fn insert_settled(&self, key: &Key, entry: Entry) -> Result<()> {
+        if u64::from(weight(key, &entry)) > self.max_entry_bytes {
+            // An old value must not outlive the one that was to replace it.
+            self.map.remove(key.as_ref());
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                "the entry is larger than max_entry_bytes allows",
+            )
+            .with_backend("memory"));
+        }
+        self.map.insert(key, entry);
+        Ok(())
+    }
+
+    fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
+        let mut fills = self.lock(key);
+        let holds = match when {
+            When::Always => true,
+            When::Absent => self.live(key.as_ref()).is_none(),
+            When::Present => self.live(key.as_ref()).is_some(),
+            When::Revision(revision) => {
+                self.live(key.as_ref()).is_some_and(|entry| entry.revision() == revision)
+            }
+            When::Token(token) => self
+                .marker(&mut fills, key)
+                .is_some_and(|marker| !marker.pass && marker.token == token),
+        };
+        if !holds {
+            return Ok(Outcome::Refused);
+        }
+        fills.open.remove(key);
+        match ttl.resolve(self.default_ttl) {
+            Some(Duration::ZERO) => {
+                self.map.remove(key.as_ref());
+            }
+            ttl => self.insert(key, entry, ttl)?,
+        }
+        Ok(Outcome::Stored)
+    }
+
+    fn remove(&self, key: &Key, only: Option<Revision>) -> bool {
+        let mut fills = self.lock(key);
+        let live = self.live(key.as_ref());
+        if let Some(revision) = only
+            && live.as_ref().is_none_or(|entry| entry.revision() != revision)
+        {
+            return false;
+        }
+        fills.open.remove(key);
+        self.map.remove(key.as_ref());
+        live.is_some()
+    }
+
+    fn touch(&self, key: &Key, ttl: Ttl) -> bool {
+        let _fills = self.lock(key);
+        let Some(entry) = self.live(key.as_ref()) else { return false };
+        match ttl.resolve(self.default_ttl) {
+            Some(Duration::ZERO) => {
+                self.map.remove(key.as_ref());
+            }
+            ttl => {
+                let times = Times::starting(self.clock.now(), ttl, None);
+                self.map.insert(key, entry.with_times(times));
+            }
+        }
+        true
+    }
+
+    fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
+        let refuse = |words| Err(Error::new(ErrorKind::NotAnInteger, words).with_backend("memory"));
+        let mut fills = self.lock(key);
+        let (value, entry) = match (self.live(key.as_ref()), create) {
+            (Some(entry), _) => match entry.as_counter() {
+                Some(value) => (value, Some(entry)),
+                None => return refuse("the value is not a plain integer"),
+            },
+            (None, Some(counter)) => (counter.initial, None),
+            (None, None) => return Ok(None),
+        };
+        let Some(sum) = value.checked_add(delta) else {
+            return refuse("the sum does not fit 64 bits");
+        };
+        match (entry, create) {
+            (Some(entry), _) => {
+                let times = entry.times().copied();
+                let marks = self.numbers.marks(key, Sequence::NONE, &[]);
+                let entry = Entry::integer(sum).with_marks(marks);
+                let entry = match times {
+                    Some(times) => entry.with_times(times),
+                    None => entry,
+                };
+                self.insert_settled(key, entry)?;
+            }
+            (None, Some(counter)) => {
+                fills.open.remove(key);
+                match counter.ttl.resolve(self.default_ttl) {
+                    Some(Duration::ZERO) => {}
+                    ttl => self.insert(key, Entry::integer(sum), ttl)?,
+                }
+            }
+            (None, None) => {}
+        }
+        Ok(Some(sum))
+    }
+
+    fn begin(&self, key: &Key, hold: Duration) -> Begin {
+        let mut fills = self.lock(key);
+        if let Some(entry) = self.live(key.as_ref()) {
+            return Begin::Found(entry);
+        }
+        if let Some(marker) = self.marker(&mut fills, key) {
+            return if marker.pass { Begin::Pass } else { Begin::Busy };
+        }
+        let token = Token::random();
+        fills.plant(key, self.marker_for(key, token, false, hold), self.clock.now());
+        Begin::Token(token)
+    }
+
+    fn marker_for(&self, key: &Key, token: Token, pass: bool, hold: Duration) -> Marker {
+        let until = self.clock.now() + hold.min(Ttl::MAX);
+        Marker { token, pass, until, generation: self.numbers.generation(key.namespace()) }
+    }
+
+    // Replaces the marker of that token by what `change` says, if it is still there.
+    fn replace_marker(
+        &self,
+        key: &Key,
+        token: Token,
+        change: impl FnOnce() -> Option<Marker>,
+    ) -> bool {
+        let mut fills = self.lock(key);
+        let there = self
+            .marker(&mut fills, key)
+            .is_some_and(|marker| !marker.pass && marker.token == token);
+        if there {
+            match change() {
+                Some(marker) => fills.plant(key, marker, self.clock.now()),
+                None => drop(fills.open.remove(key)),
+            }
+        }
+        there
+    }
+}
+
+impl Fills {
+    fn plant(&mut self, key: &Key, marker: Marker, now: Moment) {
+        if self.open.len() >= self.sweep_at {
+            self.open.retain(|_, marker| now < marker.until);
+            self.sweep_at = (self.open.len() * 2).max(64);
+        }
+        self.open.insert(key.clone(), marker);
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            local: true,
+            evicts: true,
+            pages: true,
+            follows_clock: true,
+            precision: Duration::from_nanos(1),
+            max_bytes: Some(self.0.max_entry_bytes),
+            ..Abilities::default()
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    #[inline]
+    fn peek(&self, key: KeyRef<'_>) -> Peek {
+        match self.0.live(key) {
+            Some(entry) => Peek::Hit(entry),
+            None => Peek::Miss,
+        }
+    }
+
+    async fn get(&self, key: &Key, counters: &[Key]) -> Result<Found> {
+        let counters = counters.iter().map(|key| {
+            let entry = || self.0.live(key.as_ref())?.as_counter();
+            self.0.numbers.counter(key).or_else(entry)
+        });
+        Ok(Found { entry: self.0.live(key.as_ref()), counters: counters.collect() })
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        Ok(keys.iter().map(|key| self.0.live(key.as_ref())).collect())
+    }
+
+    async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
+        self.0.put(key, entry, ttl, when)
+    }
+
+    async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
+        let put = |item: Put| self.0.put(&item.key, item.entry, item.ttl, item.when);
+        Ok(items.into_iter().map(put).collect())
+    }
+
+    async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
+        Ok(self.0.remove(key, only))
+    }
+
+    async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
+        Ok(keys.iter().filter(|key| self.0.remove(key, None)).count() as u64)
+    }
+
+    async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
+        Ok(self.0.touch(key, ttl))
+    }
+
+    async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
+        self.0.add(key, delta, create)
+    }
+
+    async fn remaining(&self, key: &Key) -> Result<Remaining> {
+        Ok(match self.0.live(key.as_ref()) {
+            None => Remaining::Absent,
+            Some(entry) => match entry.remaining(self.0.clock.now()) {
+                None => Remaining::Forever,
+                Some(left) => Remaining::For(left),
+            },
+        })
+    }
+
+    async fn begin(&self, key: &Key, hold: Duration) -> Result<Begin> {
+        Ok(self.0.begin(key, hold))
+    }
+
+    async fn renew(&self, key: &Key, token: Token, hold: Duration) -> Result<bool> {
+        Ok(self.0.replace_marker(key, token, || Some(self.0.marker_for(key, token, false, hold))))
+    }
+
+    async fn release(&self, key: &Key, token: Token, pass: Option<Duration>) -> Result<bool> {
+        Ok(self.0.replace_marker(key, token, || {
+            pass.map(|hold| self.0.marker_for(key, token, true, hold))
+        }))
+    }
+
+    async fn marks(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Marks> {
+        let (sequence, tags) = self.0.numbers.read(namespace, tags);
+        Ok(Marks { sequence, tags })
+    }
+
+    async fn invalidate(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Sequence> {
+        Ok(self.0.numbers.invalidate(namespace, tags))
+    }
+
+    async fn clear(&self, namespace: &Namespace) -> Result<()> {
+        self.0.numbers.clear(namespace);
+        self.0.map.free_invalid(namespace.as_str().to_owned());
+        Ok(())
+    }
+
+    async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
+        // The map has no order to go on from, so one page holds everything: the cursor is never made.
+        let _ = (from, limit);
+        let now = self.0.clock.now();
+        let keys = self.0.map.iter().filter(|(key, entry)| {
+            prefix.matches(key.as_ref().as_ref())
+                && entry.marks_hold()
+                && entry.times().is_some_and(|times| !times.expired(now))
+        });
+        Ok(Page { keys: keys.map(|(key, _)| (*key).clone()).collect(), next: None })
+    }
+}
