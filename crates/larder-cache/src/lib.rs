@@ -1,1 +1,50 @@
-//! The cache engine of Larder: typed values, single-flight, tags, fail-open.
+//! The cache engine of Larder: typed values over any backend.
+//!
+//! [`Cache`] is what users hold: `get`, `set`, `get_or_compute`, tags. [`Store`] is what layers and sessions stand on:
+//! entries, strictly. Both are cheap clones without a type parameter; the backend is chosen where the cache is made.
+//!
+//! * One computation for a key, however many callers, whoever is cancelled or panics ([`Cache::get_or_compute`]).
+//! * Values that were invalidated while they were made are never readable afterwards, on this node or another.
+//! * Tags are ordered by numbers that the store issues, never by clocks.
+//! * A store that is down costs milliseconds, and no value ([`Cache#when-the-store-fails`]).
+//! * A memory hit decodes and copies nothing: all readers share one value.
+//!
+//! # Example
+//!
+//! ```
+//! use larder_cache::{Cache, Options};
+//! use std::time::Duration;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let cache = Cache::connect("memory://?max_bytes=8MiB&namespace=shop").await?;
+//! cache.set_with("price", 1999_i64, Options::ttl(Duration::from_secs(60))).await?;
+//! assert_eq!(cache.incr("price", 1).await?, Some(2000));
+//! # Ok::<(), larder_core::Error>(()) }).unwrap();
+//! ```
+//!
+//! # Does not (yet)
+//!
+//! Tiers, a bus between nodes, leases across a fleet, stale values and refreshing ahead are not here yet.
+
+mod barred;
+mod breaker;
+mod cache;
+mod codec;
+mod compute;
+mod connect;
+mod erased;
+mod failure;
+mod flight;
+mod key;
+mod options;
+mod store;
+mod value;
+
+pub use cache::{Builder, Cache};
+pub use codec::Codec;
+pub use failure::Failure;
+pub use flight::{Joined, Landed, Passenger, Pilot};
+pub use key::CacheKey;
+pub use options::Options;
+pub use store::{Lookup, Store};
+pub use value::Value;

@@ -259,6 +259,15 @@ impl KeyBuf {
         }
     }
 
+    /// Adds one part that `write` makes piece by piece, so that nothing is gathered first.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut PartWriter<'_>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[PRESENT, 0, 0, 0, 0]);
+        write(&mut PartWriter(self));
+        let length = (self.bytes.len() - start - 5) as u32;
+        self.bytes[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+    }
+
     /// The key, borrowed.
     ///
     /// # Errors
@@ -284,6 +293,28 @@ impl KeyBuf {
     // Only for parts whose length was checked before.
     fn into_short_key(self) -> Key {
         Key(Bytes::copy_from_slice(&self.bytes))
+    }
+}
+
+impl From<KeyRef<'_>> for KeyBuf {
+    /// A longer key: that key's parts, then those that are added.
+    fn from(key: KeyRef<'_>) -> Self {
+        KeyBuf { bytes: SmallVec::from_slice(key.0), too_long: false }
+    }
+}
+
+/// Writes one part of a [`KeyBuf`]; see [`KeyBuf::push_with`].
+#[derive(Debug)]
+pub struct PartWriter<'a>(&'a mut KeyBuf);
+
+impl PartWriter<'_> {
+    /// Adds bytes to the part.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if self.0.bytes.len().saturating_add(bytes.len()) > Key::MAX_BYTES {
+            self.0.too_long = true;
+        } else {
+            self.0.bytes.extend_from_slice(bytes);
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub use backend::{
 pub use clock::{Clock, ManualClock, Moment};
 pub use entry::{Encoded, Entry, Live, Mark, Payload, Revision, Times};
 pub use error::{Error, ErrorKind, Result};
-pub use key::{Key, KeyBuf, KeyRef, Namespace, Prefix, Tag};
+pub use key::{Key, KeyBuf, KeyRef, Namespace, PartWriter, Prefix, Tag};
 pub use name::Generation;
 pub use sequence::Sequence;
 pub use ttl::Ttl;

@@ -124,9 +124,8 @@ pub fn assess(
     facts: RequestFacts,
     headers: &HeaderMap,
 ) -> CredentialState {
-    let flags = RequestFacts::AUTHORIZATION
-        .union(RequestFacts::COOKIE)
-        .union(RequestFacts::CREDENTIAL);
+    let flags =
+        RequestFacts::AUTHORIZATION.union(RequestFacts::COOKIE).union(RequestFacts::CREDENTIAL);
     if !policy.shared || !facts.any(flags) {
         return CredentialState::Absent;
     }

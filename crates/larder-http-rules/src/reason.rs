@@ -79,7 +79,22 @@ reasons! {
     CredentialNotShared "credential-not-shared" "the request carries a credential header (such as X-Api-Key) and neither the response (public or s-maxage) nor the route declares it shared";
     SessionTouched "session-touched" "the handler used the session, so the response belongs to one visitor";
 
+    // what the store has
+    Miss "miss" "nothing is stored for this URL";
+    VariantMiss "variant-miss" "no stored variant of this URL was made for a request like this one";
+    VariantUnknown "variant-unknown" "the URL varies on a value that this node does not know how to compute yet; the handler's response tells it";
+    StoreUnavailable "store-unavailable" "the cache's store could not be asked";
+    PassMark "pass-mark" "an earlier response of this URL could not be stored, so nobody waits for this one (hit-for-miss)";
+    WaitTooLong "wait-too-long" "another request's fill took longer than this one waits";
+    FillFailed "fill-failed" "another request's fill, which this one waited for, came to nothing";
+
     // responses that are not storable
+    HandlerDeclined "handler-declined" "the handler said that its response is not to be stored";
+    BodyTooLarge "body-too-large" "the body is larger than what is stored; raise max_body_bytes if it should be";
+    HeadTooLarge "head-too-large" "the response's header fields are larger than what is stored";
+    InvalidTag "invalid-tag" "the handler gave a tag that cannot be used: empty, or longer than 256 bytes";
+    VaryConflict "vary-conflict" "two different computed inputs of VaryLayer have one name; give each its own";
+    VaryMisplaced "vary-misplaced" "a computed input of VaryLayer differs between where CacheLayer and where VaryLayer stands: something between the two makes it; put CacheLayer inside of that";
     NoStore "no-store" "the response says Cache-Control: no-store";
     Private "private" "the response says Cache-Control: private";
     NoCacheWithoutValidator "no-cache-without-validator" "the response says no-cache and has neither ETag nor Last-Modified, so it could never be reused; add a validator or drop no-cache";

@@ -1,1 +1,29 @@
-//! Response caching for Tower services: CacheLayer, VaryLayer, CacheControlLayer.
+//! Response caching for Tower services.
+//!
+//! | layer | job |
+//! | --- | --- |
+//! | [`CacheLayer`] | answers from what is stored; see [`cache`] |
+//! | [`VaryLayer`] | says what responses vary on; see [`vary`] |
+//! | [`CacheControlLayer`] | says how others may cache; see [`cache_control`] |
+//!
+//! The rules they follow are those of RFC 9110 and RFC 9111, as `larder-http-rules` decides them. They work in any
+//! Tower stack: under Axum's `Router::layer` and `route_layer`, in a `ServiceBuilder`, beside other middleware.
+//!
+//! # Features
+//!
+//! * `axum`: keys on `axum::extract::OriginalUri`, since nested routers take the prefix off the path. Needed when
+//!   `CacheLayer` is inside a nested router.
+
+pub mod cache;
+pub mod cache_control;
+mod head;
+mod mark;
+pub mod vary;
+
+pub use cache::CacheLayer;
+pub use cache_control::CacheControlLayer;
+pub use head::RequestHead;
+pub use mark::{Caching, SessionMark};
+pub use vary::VaryLayer;
+
+pub use larder_http_rules as rules;

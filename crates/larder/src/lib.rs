@@ -1,1 +1,62 @@
-//! Layered caching and sessions for Rust services, as composable Tower layers over one backend trait.
+//! Layered caching for Rust services.
+//!
+//! One dependency, one line for a cache, one more for each thing it does:
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use larder::http::{CacheControlLayer, CacheLayer};
+//! use larder::{Cache, Options};
+//! use std::time::Duration;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let cache = Cache::connect("memory://?max_bytes=64MiB").await?;
+//!
+//! // responses
+//! let app: Router = Router::new()
+//!     .route("/hello", get(|| async { "hello" }))
+//!     .layer(CacheControlLayer::public().max_age(Duration::from_secs(60)))
+//!     .layer(CacheLayer::new(&cache).ttl(Duration::from_secs(300)).tag("greetings"));
+//! # let _ = app;
+//!
+//! // data: one computation however many callers, hits share the value without decoding it
+//! let options = Options::ttl(Duration::from_secs(300)).tag("greetings");
+//! let names = cache
+//!     .get_or_compute("names", options, || async { Ok::<_, std::io::Error>(vec!["Ada".to_owned()]) })
+//!     .await?;
+//! assert_eq!(names.len(), 1);
+//!
+//! // one call drops every value and every response that carries the tag
+//! cache.invalidate_tag("greetings").await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! * [`Cache`] is the data cache; [`Cache::connect`] lists the stores that a URL can name.
+//! * [`http`] has the layers for responses.
+//! * [`core`] has the contract that a store of your own would implement.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `http` | yes | response caching |
+//! | `memory` | yes | the in-memory backend |
+//! | `redis` | no | Redis and Valkey |
+//! | `axum` | no | keys by the client's URL inside nested routers |
+//! | `json` | no | values as JSON, where asked for |
+//!
+//! # Does not (yet)
+//!
+//! Sessions, gRPC, Memcached, files, SQL databases, tiers: they are designed for and not here.
+
+pub use larder_cache::{Builder, Cache, CacheKey, Codec, Failure, Lookup, Options, Store, Value};
+pub use larder_core as core;
+pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
+
+#[cfg(feature = "http")]
+pub use larder_http as http;
+
+#[cfg(feature = "memory")]
+pub use larder_memory::MemoryBackend;
+
+#[cfg(feature = "redis")]
+pub use larder_redis::RedisBackend;

@@ -103,27 +103,31 @@ impl ResponseDirectives {
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut said = Self::default();
+        let mut open_quote = false;
         for line in headers.get_all(CACHE_CONTROL) {
-            said.line(line.as_bytes());
+            let mut scan = Scan::new(line.as_bytes());
+            for directive in scan.by_ref() {
+                said.apply(&directive);
+            }
+            open_quote |= scan.malformed();
+        }
+        if open_quote {
+            said.distrust();
         }
         said
+    }
+
+    /// Makes the response stale, because the field cannot be read reliably.
+    pub(super) fn distrust(&mut self) {
+        self.invalid = true;
+        self.max_age = Some(Duration::ZERO);
+        self.s_maxage = self.s_maxage.map(|_| Duration::ZERO);
     }
 
     /// Whether stale use is forbidden by `must-revalidate` or `proxy-revalidate`.
     #[must_use]
     pub fn revalidate(&self, shared: bool) -> bool {
         self.must_revalidate || (shared && self.proxy_revalidate)
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        let mut scan = Scan::new(line);
-        while let Some(directive) = scan.next() {
-            self.apply(&directive);
-        }
-        if scan.malformed() {
-            self.invalid = true;
-            self.max_age = Some(Duration::ZERO);
-        }
     }
 
     /// Whether this was a directive of ours.

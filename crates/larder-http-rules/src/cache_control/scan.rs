@@ -36,7 +36,6 @@ impl Directive<'_> {
             Argument::None | Argument::Malformed => None,
         }
     }
-
 }
 
 /// Digits only; values of 2^31 and more saturate.

@@ -57,6 +57,7 @@ impl CacheControl {
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut value = Self::default();
+        let mut open_quote = false;
         for line in headers.get_all(CACHE_CONTROL) {
             let mut scan = Scan::new(line.as_bytes());
             while let Some(directive) = scan.next() {
@@ -68,9 +69,10 @@ impl CacheControl {
                     }
                 }
             }
-            if scan.malformed() {
-                value.said.max_age = Some(Duration::ZERO);
-            }
+            open_quote |= scan.malformed();
+        }
+        if open_quote {
+            value.said.distrust();
         }
         value.said.invalid = false; // the zero says it already
         value
@@ -233,7 +235,10 @@ impl CacheControl {
                 || (new.must_understand && !old.no_store),
             no_transform: old.no_transform || new.no_transform,
             immutable: old.immutable || (new.immutable && !kept_out),
-            stale_while_revalidate: lifetime(new.stale_while_revalidate, old.stale_while_revalidate),
+            stale_while_revalidate: lifetime(
+                new.stale_while_revalidate,
+                old.stale_while_revalidate,
+            ),
             stale_if_error: lifetime(new.stale_if_error, old.stale_if_error),
             invalid: false,
         };

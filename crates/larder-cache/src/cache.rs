@@ -1,0 +1,607 @@
+//! The handle that users hold.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::{
+    Backend, Counter, Error, ErrorKind, Key, Namespace, Outcome, Peek, Put, Remaining, Result,
+    Sequence, Tag, Ttl, When,
+};
+
+use crate::compute::Computing;
+use crate::key::{self, CacheKey};
+use crate::store::{Core, Lookup, Store};
+use crate::value::{from_entry, to_entry};
+use crate::{Codec, Failure, Options, Value};
+
+/// A cache: typed values in one namespace of a store. A clone is one reference count and the same cache.
+///
+/// # When the store fails
+///
+/// A cache that is down must not take its service along, and must not lie either:
+///
+/// | operation | when the store cannot be asked |
+/// | --- | --- |
+/// | [`get`](Cache::get), [`get_many`](Cache::get_many), [`contains`](Cache::contains) | a miss |
+/// | [`get_or_compute`](Cache::get_or_compute) | computes, and gives the value |
+/// | [`set`](Cache::set), [`set_many`](Cache::set_many) | done without effect (`set_many` tells which keys) |
+/// | everything whose answer would be a guess: `add`, `incr`, `touch`, `ttl` | the error |
+/// | everything that must not be believed done: `delete`, `invalidate_tag`, `clear` | the error |
+///
+/// [`strict`](Cache::strict) gives a handle that tells every error. One time budget covers an operation, and a store
+/// that keeps failing is given a pause in which nothing waits for it.
+///
+/// # Cancel safety
+///
+/// Every future may be dropped. A write that was sent happens wholly or not at all; a computation that was begun goes
+/// on in a task of its own.
+///
+/// # Examples
+///
+/// ```
+/// use larder_cache::{Cache, Options};
+/// use std::time::Duration;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::memory();
+/// cache.set("greeting", "hello".to_owned()).await?;
+/// assert_eq!(*cache.get::<String>("greeting").await?.unwrap(), "hello");
+/// assert!(cache.get::<String>("unknown").await?.is_none());
+///
+/// // One computation, however many callers; stored for a minute under a tag.
+/// let options = Options::ttl(Duration::from_secs(60)).tag("products");
+/// let names = cache
+///     .get_or_compute("names", options, || async { Ok::<_, std::io::Error>(vec!["Teapot".to_owned()]) })
+///     .await?;
+/// assert_eq!(names.len(), 1);
+///
+/// cache.invalidate_tag("products").await?;
+/// assert!(cache.get::<Vec<String>>("names").await?.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    store: Store,
+    codec: Codec,
+    strict: bool,
+}
+
+/// Configures a [`Cache`] over a backend.
+///
+/// ```
+/// use larder_cache::Cache;
+/// use larder_memory::MemoryBackend;
+/// use std::time::Duration;
+///
+/// let cache = Cache::builder(MemoryBackend::default())
+///     .namespace("shop")?
+///     .read_budget(Duration::from_millis(50))
+///     .build();
+/// # let _ = cache;
+/// # Ok::<(), larder_core::Error>(())
+/// ```
+#[must_use]
+pub struct Builder {
+    backend: Box<dyn crate::erased::Erased>,
+    namespace: Option<Namespace>,
+    codec: Codec,
+    read_budget: Duration,
+    write_budget: Duration,
+    strict: bool,
+}
+
+impl Builder {
+    /// The namespace: `larder` unless set. Applications that share a server must not share one.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`](ErrorKind::InvalidKey) when it is none.
+    pub fn namespace(mut self, name: &str) -> Result<Self> {
+        self.namespace = Some(Namespace::new(name)?);
+        Ok(self)
+    }
+
+    /// How values are written when they leave the process.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// How long one reading operation may take in all. 100 ms unless set. Local stores need none.
+    pub fn read_budget(mut self, budget: Duration) -> Self {
+        self.read_budget = budget;
+        self
+    }
+
+    /// How long one writing operation may take in all. 250 ms unless set.
+    pub fn write_budget(mut self, budget: Duration) -> Self {
+        self.write_budget = budget;
+        self
+    }
+
+    /// Whether every error is told, as [`Cache::strict`] does.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Makes the cache.
+    pub fn build(self) -> Cache {
+        let namespace = self.namespace.unwrap_or_else(default_namespace);
+        let core = Core::new(self.backend, self.read_budget, self.write_budget);
+        Cache(Arc::new(Inner {
+            store: Store::new(Arc::new(core), namespace),
+            codec: self.codec,
+            strict: self.strict,
+        }))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+fn default_namespace() -> Namespace {
+    // The literal is a namespace.
+    Namespace::new("larder").unwrap_or_else(|_| unreachable!())
+}
+
+impl Cache {
+    /// A cache in this process's memory: 64 MiB, 300 s unless told otherwise.
+    #[cfg(feature = "memory")]
+    pub fn memory() -> Self {
+        Cache::builder(larder_memory::MemoryBackend::default()).build()
+    }
+
+    /// A cache over a backend, with the defaults of [`Builder`].
+    pub fn new(backend: impl Backend) -> Self {
+        Cache::builder(backend).build()
+    }
+
+    /// Configures a cache over a backend.
+    pub fn builder(backend: impl Backend) -> Builder {
+        Builder {
+            backend: Box::new(backend),
+            namespace: None,
+            codec: Codec::default(),
+            read_budget: Duration::from_millis(100),
+            write_budget: Duration::from_millis(250),
+            strict: false,
+        }
+    }
+
+    /// The same store in a namespace of its own, named after this one: `shop` and `users` make `shop-users`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`](ErrorKind::InvalidKey) when the two together are no namespace.
+    pub fn namespace(&self, name: &str) -> Result<Cache> {
+        let name = format!("{}-{name}", self.0.store.namespace().as_str());
+        let store = Store::new(self.0.store.core().clone(), Namespace::new(&name)?);
+        Ok(Cache(Arc::new(Inner { store, ..(*self.0).clone() })))
+    }
+
+    /// The same cache, telling every error instead of treating an outage as a miss.
+    #[must_use]
+    pub fn strict(&self) -> Cache {
+        Cache(Arc::new(Inner { strict: true, ..(*self.0).clone() }))
+    }
+
+    /// The strict handle on entries, for layers and sessions.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn key<K: CacheKey + ?Sized>(&self, key: &K) -> Result<Key> {
+        key::key(self.0.store.namespace(), key)
+    }
+
+    // An outage is `fallback`, unless the handle is strict. What is wrong with the call itself is always told.
+    fn open<T>(&self, result: Result<T>, fallback: impl FnOnce() -> T) -> Result<T> {
+        match result {
+            Err(error) if !self.0.strict && !is_callers(&error) => {
+                tracing::debug!(
+                    backend = error.backend(),
+                    kind = error.kind().as_str(),
+                    "the cache failed open"
+                );
+                Ok(fallback())
+            }
+            result => result,
+        }
+    }
+
+    /// Reads a value. On a memory hit nothing is decoded or copied: every reader shares the one value.
+    ///
+    /// A value that does not decode as `T` is a miss.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be used; see also [the table](Cache#when-the-store-fails).
+    pub async fn get<T: Value>(&self, key: impl CacheKey) -> Result<Option<Arc<T>>> {
+        let buf = key::buf(self.0.store.namespace(), &key);
+        let borrowed = buf.as_ref()?;
+        let entry = match self.0.store.peek(borrowed) {
+            Peek::Hit(entry) => Some(entry),
+            Peek::Miss => None,
+            Peek::Ask => {
+                let key = borrowed.to_key();
+                match self.open(self.0.store.lookup(&key, &[]).await, || Lookup::Miss)? {
+                    Lookup::Hit(entry) => Some(entry),
+                    Lookup::Invalidated(_) | Lookup::Miss => None,
+                }
+            }
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        let value = from_entry(&entry);
+        if value.is_none() {
+            tracing::warn!("a cached value does not decode as the type it is read as");
+        }
+        Ok(value)
+    }
+
+    /// Reads a value together with the records of the tags that it is known to carry: one round trip where
+    /// [`get`](Cache::get) takes two for a tagged value on a remote store.
+    ///
+    /// # Errors
+    ///
+    /// When the key or a tag cannot be used; see also [the table](Cache#when-the-store-fails).
+    pub async fn get_tagged<T: Value>(
+        &self,
+        key: impl CacheKey,
+        tags: &[&str],
+    ) -> Result<Option<Arc<T>>> {
+        let key = self.key(&key)?;
+        let entry = match self.0.store.peek(key.as_ref()) {
+            Peek::Hit(entry) => entry,
+            Peek::Miss => return Ok(None),
+            Peek::Ask => {
+                let tags = tags.iter().map(|tag| Tag::new(tag)).collect::<Result<Vec<_>>>()?;
+                match self.open(self.0.store.lookup(&key, &tags).await, || Lookup::Miss)? {
+                    Lookup::Hit(entry) => entry,
+                    Lookup::Invalidated(_) | Lookup::Miss => return Ok(None),
+                }
+            }
+        };
+        Ok(from_entry(&entry))
+    }
+
+    /// Stores a value for the default lifetime.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be used, the value cannot be serialized or is too large for the store (what was there is
+    /// gone then); see also [the table](Cache#when-the-store-fails).
+    pub async fn set<T: Value>(&self, key: impl CacheKey, value: T) -> Result<()> {
+        self.set_with(key, value, Options::default()).await
+    }
+
+    /// Stores a value with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Cache::set).
+    pub async fn set_with<T: Value>(
+        &self,
+        key: impl CacheKey,
+        value: T,
+        options: Options,
+    ) -> Result<()> {
+        let key = self.key(&key)?;
+        let result = self.write(&key, Arc::new(value), &options, When::Always).await;
+        self.open(result.map(|_| ()), || ())
+    }
+
+    /// Stores a value only if there is none. True when it was stored. With a lifetime of zero it says true and leaves
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Cache::set), and when the store cannot be asked.
+    pub async fn add<T: Value>(
+        &self,
+        key: impl CacheKey,
+        value: T,
+        options: Options,
+    ) -> Result<bool> {
+        let key = self.key(&key)?;
+        let outcome = self.write(&key, Arc::new(value), &options, When::Absent).await?;
+        Ok(outcome == Outcome::Stored)
+    }
+
+    async fn write<T: Value>(
+        &self,
+        key: &Key,
+        value: Arc<T>,
+        options: &Options,
+        when: When,
+    ) -> Result<Outcome> {
+        let store = &self.0.store;
+        let mut entry = to_entry(value, self.0.codec, store.abilities().local)?;
+        let tags = options.checked_tags()?;
+        if !tags.is_empty() {
+            let marks = store.marks(&tags).await?;
+            entry = entry.with_tags(tags).with_built_at(marks.sequence);
+        }
+        store.detach(key);
+        let outcome = store.put(key, entry, options.ttl, when).await;
+        store.detach(key);
+        outcome
+    }
+
+    /// Removes a value. True when there was one.
+    ///
+    /// # Errors
+    ///
+    /// When the removal was not confirmed. The key then reads as empty on this node until it is.
+    pub async fn delete(&self, key: impl CacheKey) -> Result<bool> {
+        let key = self.key(&key)?;
+        let store = &self.0.store;
+        store.detach(&key);
+        let removed = store.remove(&key, None).await;
+        store.detach(&key);
+        removed
+    }
+
+    /// Gives a value a new lifetime, counted from now. False when there is none, expired ones included.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked.
+    pub async fn touch(&self, key: impl CacheKey, ttl: impl Into<Ttl>) -> Result<bool> {
+        self.0.store.touch(&self.key(&key)?, ttl.into()).await
+    }
+
+    /// Adds to an integer without changing its lifetime. `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAnInteger`](ErrorKind::NotAnInteger) when the value is none or the sum would overflow, and when the store
+    /// cannot be asked.
+    pub async fn incr(&self, key: impl CacheKey, delta: i64) -> Result<Option<i64>> {
+        self.0.store.add(&self.key(&key)?, delta, None).await
+    }
+
+    /// Subtracts from an integer; see [`incr`](Cache::incr).
+    ///
+    /// # Errors
+    ///
+    /// As [`incr`](Cache::incr).
+    pub async fn decr(&self, key: impl CacheKey, delta: i64) -> Result<Option<i64>> {
+        let delta = delta.checked_neg().ok_or_else(|| {
+            Error::new(ErrorKind::NotAnInteger, "the smallest integer cannot be subtracted")
+        })?;
+        self.incr(key, delta).await
+    }
+
+    /// Adds to an integer that starts at `initial` if there is none, with that lifetime.
+    ///
+    /// # Errors
+    ///
+    /// As [`incr`](Cache::incr).
+    pub async fn incr_or(
+        &self,
+        key: impl CacheKey,
+        delta: i64,
+        initial: i64,
+        ttl: impl Into<Ttl>,
+    ) -> Result<i64> {
+        let create = Counter { initial, ttl: ttl.into() };
+        let sum = self.0.store.add(&self.key(&key)?, delta, Some(create)).await?;
+        sum.ok_or_else(|| Error::new(ErrorKind::Other, "the store did not create the counter"))
+    }
+
+    /// Reads many values in one round trip: those found, under the keys given.
+    ///
+    /// # Errors
+    ///
+    /// When a key cannot be used; see also [the table](Cache#when-the-store-fails).
+    pub async fn get_many<T: Value, K: CacheKey + Eq + Hash>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<HashMap<K, Arc<T>>> {
+        let names: Vec<K> = keys.into_iter().collect();
+        let keys = names.iter().map(|name| self.key(name)).collect::<Result<Vec<_>>>()?;
+        let entries = self.open(self.0.store.lookup_many(&keys).await, Vec::new)?;
+        let values = entries.into_iter().map(|entry| from_entry(&entry?));
+        Ok(names.into_iter().zip(values).filter_map(|(name, v)| Some((name, v?))).collect())
+    }
+
+    /// Stores many values in one round trip; the keys of those that were not stored.
+    ///
+    /// # Errors
+    ///
+    /// When a key cannot be used or a value cannot be serialized; nothing is stored then. See also
+    /// [the table](Cache#when-the-store-fails).
+    pub async fn set_many<T: Value, K: CacheKey>(
+        &self,
+        items: impl IntoIterator<Item = (K, T)>,
+        options: Options,
+    ) -> Result<Vec<K>> {
+        let store = &self.0.store;
+        let tags = options.checked_tags()?;
+        let (mut names, mut puts) = (Vec::new(), Vec::new());
+        for (name, value) in items {
+            let entry = to_entry(Arc::new(value), self.0.codec, store.abilities().local)?;
+            let key = self.key(&name)?;
+            puts.push(Put { key, entry, ttl: options.ttl, when: When::Always });
+            names.push(name);
+        }
+        if names.is_empty() {
+            return Ok(names);
+        }
+        if !tags.is_empty() {
+            let sequence = match store.marks(&tags).await {
+                Ok(marks) => marks.sequence,
+                // Stored without its tags' numbers a value could never be invalidated.
+                Err(error) => return self.open(Err(error), || names),
+            };
+            for put in &mut puts {
+                let entry = put.entry.clone().with_tags(tags.iter().cloned());
+                put.entry = entry.with_built_at(sequence);
+            }
+        }
+        let keys: Vec<Key> = puts.iter().map(|put| put.key.clone()).collect();
+        keys.iter().for_each(|key| store.detach(key));
+        let outcomes = store.put_many(puts).await;
+        keys.iter().for_each(|key| store.detach(key));
+        match outcomes {
+            Ok(outcomes) => {
+                let failed = names
+                    .into_iter()
+                    .zip(outcomes)
+                    .filter(|(_, outcome)| !matches!(outcome, Ok(Outcome::Stored)));
+                Ok(failed.map(|(name, _)| name).collect())
+            }
+            Err(error) => self.open(Err(error), || names),
+        }
+    }
+
+    /// Removes many values in one round trip; how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When the removal was not confirmed. The keys then read as empty on this node until it is.
+    pub async fn delete_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
+        let keys = keys.into_iter().map(|key| self.key(&key)).collect::<Result<Vec<_>>>()?;
+        let store = &self.0.store;
+        keys.iter().for_each(|key| store.detach(key));
+        let removed = store.remove_many(&keys).await;
+        keys.iter().for_each(|key| store.detach(key));
+        removed
+    }
+
+    /// Whether there is a value that may be used.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be used; see also [the table](Cache#when-the-store-fails).
+    pub async fn contains(&self, key: impl CacheKey) -> Result<bool> {
+        let key = self.key(&key)?;
+        match self.0.store.peek(key.as_ref()) {
+            Peek::Hit(_) => Ok(true),
+            Peek::Miss => Ok(false),
+            Peek::Ask => {
+                let found = self.open(self.0.store.lookup(&key, &[]).await, || Lookup::Miss)?;
+                Ok(matches!(found, Lookup::Hit(_)))
+            }
+        }
+    }
+
+    /// What is left of a value's lifetime: absent, for ever, or so long. Tags are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked.
+    pub async fn ttl(&self, key: impl CacheKey) -> Result<Remaining> {
+        self.0.store.remaining(&self.key(&key)?).await
+    }
+
+    /// Empties this cache's namespace, and nothing else on the server. Other nodes see it within a second.
+    ///
+    /// # Errors
+    ///
+    /// When it was not confirmed.
+    pub async fn clear(&self) -> Result<()> {
+        self.0.store.clear().await
+    }
+
+    /// Invalidates every value, fragment and response that carries the tag, on every node, at the same cost for one
+    /// and for a million.
+    ///
+    /// # Errors
+    ///
+    /// When it was not confirmed, or the tag cannot be used.
+    pub async fn invalidate_tag(&self, tag: &str) -> Result<()> {
+        self.invalidate_tags([tag]).await.map(drop)
+    }
+
+    /// Invalidates several tags in one step; its number in the namespace's sequence.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Cache::invalidate_tag).
+    pub async fn invalidate_tags<T: AsRef<str>>(
+        &self,
+        tags: impl IntoIterator<Item = T>,
+    ) -> Result<Sequence> {
+        let tags =
+            tags.into_iter().map(|tag| Tag::new(tag.as_ref())).collect::<Result<Vec<_>>>()?;
+        self.0.store.invalidate(&tags).await
+    }
+
+    /// Invalidates one value, whether or not there is one: a computation that is running for it is not stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Cache::delete).
+    pub async fn invalidate_key(&self, key: impl CacheKey) -> Result<()> {
+        self.delete(key).await.map(drop)
+    }
+
+    /// Reads a value, or computes and stores it.
+    ///
+    /// Callers of one key on one node share one computation. It runs in a task of its own: a caller that goes away
+    /// harms nobody, and when all have left it still completes and is stored. What is set, deleted or invalidated
+    /// while it runs is never overwritten or brought back by it: its callers get the value, and it is not stored. An
+    /// error is given to every caller and nothing is stored; so is a panic, as a [`Failure`].
+    ///
+    /// A caller waits at most [`Options::wait`] for somebody else's computation, then it computes for itself.
+    ///
+    /// # Errors
+    ///
+    /// The computation's own error, its panic or its [deadline](Options::deadline); a key or tag that cannot be used;
+    /// a value that cannot be serialized. Never an outage of the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the computation running.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub async fn get_or_compute<T, E, F, Fut>(
+        &self,
+        key: impl CacheKey,
+        options: Options,
+        compute: F,
+    ) -> Result<Arc<T>, Failure>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let key = self.key(&key)?;
+        // The usual case: a hit in memory, for which no computing needs to be set up.
+        if let Peek::Hit(entry) = self.0.store.peek(key.as_ref())
+            && let Some(value) = from_entry(&entry)
+        {
+            return Ok(value);
+        }
+        Computing { store: &self.0.store, codec: self.0.codec, options }.run(key, compute).await
+    }
+}
+
+// Wrong with the call rather than with the store.
+fn is_callers(error: &Error) -> bool {
+    !(error.is_outage() || matches!(error.kind(), ErrorKind::Ambiguous))
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("store", &self.0.store)
+            .field("strict", &self.0.strict)
+            .finish()
+    }
+}

@@ -1,0 +1,104 @@
+//! Caches from URLs.
+
+use larder_core::{Error, ErrorKind, Result};
+use url::Url;
+
+use crate::Cache;
+
+impl Cache {
+    /// Connects to the store that a URL names.
+    ///
+    /// | URL | store |
+    /// | --- | --- |
+    /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it |
+    /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS; feature `redis` |
+    ///
+    /// Parameters for every store: `namespace`, which stores on the network need, since applications share them.
+    /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when the URL is none, names an unknown store or parameter, or one
+    /// that this build lacks; the words say what to write. Whatever connecting to a server meets. No error holds the
+    /// URL, which may carry a password.
+    pub async fn connect(url: &str) -> Result<Cache> {
+        let parsed = Url::parse(url).map_err(|source| {
+            let words = "the cache URL is not a URL; write for instance memory:// or \
+                         redis://127.0.0.1:6379/0?namespace=shop";
+            Error::new(ErrorKind::Configuration, words).with_source(source)
+        })?;
+        match parsed.scheme() {
+            "memory" => memory(&parsed),
+            "redis" | "rediss" => redis(&parsed).await,
+            _ => {
+                Err(wrong("unknown kind of cache URL; there are memory://, redis:// and rediss://"))
+            }
+        }
+    }
+}
+
+fn wrong(words: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, words)
+}
+
+#[cfg(feature = "memory")]
+fn memory(url: &Url) -> Result<Cache> {
+    let mut builder = larder_memory::MemoryBackend::builder();
+    let mut namespace = None;
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "max_bytes" => builder = builder.max_bytes(bytes(&value)?),
+            "max_entry_bytes" => builder = builder.max_entry_bytes(bytes(&value)?),
+            "namespace" => namespace = Some(value.into_owned()),
+            _ => {
+                return Err(wrong(
+                    "unknown parameter in a memory:// URL; there are max_bytes, max_entry_bytes and namespace",
+                ));
+            }
+        }
+    }
+    let builder = Cache::builder(builder.build()?);
+    Ok(match namespace {
+        Some(name) => builder.namespace(&name)?.build(),
+        None => builder.build(),
+    })
+}
+
+#[cfg(not(feature = "memory"))]
+fn memory(_: &Url) -> Result<Cache> {
+    Err(wrong("memory:// needs the feature `memory`, which this build lacks"))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_: &Url) -> Result<Cache> {
+    Err(wrong("redis:// needs the feature `redis`, which this build lacks"))
+}
+
+#[cfg(feature = "redis")]
+async fn redis(url: &Url) -> Result<Cache> {
+    let namespace = url.query_pairs().find(|(name, _)| name == "namespace");
+    let Some((_, namespace)) = namespace else {
+        return Err(wrong(
+            "a redis:// URL needs a namespace, since others may use the server too: add ?namespace=NAME",
+        ));
+    };
+    let backend = larder_redis::RedisBackend::connect(url.as_str()).await?;
+    Ok(Cache::builder(backend).namespace(&namespace)?.build())
+}
+
+#[cfg(feature = "memory")]
+fn bytes(text: &str) -> Result<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong("a size is a number of bytes, or one with KiB, MiB or GiB")),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| wrong("a size is a number of bytes, or one with KiB, MiB or GiB"))?;
+    number.checked_mul(factor).ok_or_else(|| wrong("that size is too large"))
+}

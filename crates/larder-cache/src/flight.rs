@@ -1,0 +1,276 @@
+//! Single-flight: one computation for a key in this process, however many callers.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::fast::RandomState;
+use larder_core::{Key, Namespace, Tag};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::Failure;
+
+/// The running computations of one engine.
+///
+/// A flight is in the table from its start until its [`Pilot`] lands or is dropped, on whatever path, or until an
+/// invalidation detaches it: callers that come later then start their own. Nobody joins a finished one.
+#[derive(Clone)]
+pub(crate) struct Flights(Arc<Stripes>);
+
+struct Stripes {
+    tables: Box<[Mutex<Table>]>,
+    hasher: RandomState,
+    next: AtomicU64,
+}
+
+type Table = HashMap<Key, Flight>;
+
+struct Flight {
+    number: u64,
+    group: Key,
+    tags: Arc<[Tag]>,
+    landed: watch::Receiver<Option<Landed>>,
+}
+
+/// How a flight ended.
+#[derive(Clone)]
+pub struct Landed {
+    /// What came of it, or why nothing did.
+    pub result: Result<Arc<dyn Any + Send + Sync>, Failure>,
+    /// Whether those may have it who came after it had begun. Not, when the store refused it: something that they
+    /// may know of happened meanwhile.
+    pub shared: bool,
+}
+
+impl fmt::Debug for Landed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Landed")
+            .field("ok", &self.result.is_ok())
+            .field("shared", &self.shared)
+            .finish()
+    }
+}
+
+/// What a caller becomes when it [joins](crate::Store::join) a flight.
+#[derive(Debug)]
+pub enum Joined {
+    /// The one that does the work, and may wait for it as well.
+    Pilot(Pilot, Passenger),
+    /// One that waits.
+    Passenger(Passenger),
+}
+
+/// Held by whoever does the work. Landing ends the flight with a result; dropping it ends it with none.
+pub struct Pilot {
+    key: Key,
+    group: Key,
+    number: u64,
+    flights: Flights,
+    landing: watch::Sender<Option<Landed>>,
+}
+
+/// Held by a caller that waits. Dropping it harms nobody.
+pub struct Passenger(watch::Receiver<Option<Landed>>);
+
+const STRIPES: usize = 64;
+
+impl Default for Flights {
+    fn default() -> Self {
+        Flights(Arc::new(Stripes {
+            tables: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::default(),
+            next: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Flights {
+    /// Joins the flight of that key or starts one. Flights of one group are detached together.
+    pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
+        let mut table = self.table(group).lock();
+        if let Some(flight) = table.get(key) {
+            return Joined::Passenger(Passenger(flight.landed.clone()));
+        }
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let (landing, landed) = watch::channel(None);
+        let flight =
+            Flight { number, group: group.clone(), tags: tags.into(), landed: landed.clone() };
+        table.insert(key.clone(), flight);
+        let pilot = Pilot {
+            key: key.clone(),
+            group: group.clone(),
+            number,
+            flights: self.clone(),
+            landing,
+        };
+        Joined::Pilot(pilot, Passenger(landed))
+    }
+
+    pub(crate) fn detach(&self, group: &Key) {
+        self.table(group).lock().retain(|_, flight| flight.group != *group);
+    }
+
+    pub(crate) fn detach_tags(&self, namespace: &Namespace, tags: &[Tag]) {
+        self.detach_where(|key, flight| {
+            key.namespace() == namespace.as_str()
+                && flight.tags.iter().any(|tag| tags.contains(tag))
+        });
+    }
+
+    pub(crate) fn detach_namespace(&self, namespace: &Namespace) {
+        self.detach_where(|key, _| key.namespace() == namespace.as_str());
+    }
+
+    fn detach_where(&self, detach: impl Fn(&Key, &Flight) -> bool) {
+        for table in &self.0.tables {
+            table.lock().retain(|key, flight| !detach(key, flight));
+        }
+    }
+
+    fn table(&self, group: &Key) -> &Mutex<Table> {
+        &self.0.tables[self.0.hasher.hash_one(group) as usize % STRIPES]
+    }
+
+    fn leave(&self, pilot: &Pilot) {
+        let mut table = self.table(&pilot.group).lock();
+        // A detached flight must not take its successor along.
+        if table.get(&pilot.key).is_some_and(|flight| flight.number == pilot.number) {
+            table.remove(&pilot.key);
+            if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
+                table.shrink_to(64);
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.tables.iter().map(|table| table.lock().len()).sum()
+    }
+}
+
+impl Pilot {
+    /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told.
+    pub fn land(self, landed: Landed) {
+        self.flights.leave(&self);
+        self.landing.send_replace(Some(landed));
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        self.flights.leave(self);
+    }
+}
+
+impl fmt::Debug for Pilot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pilot({:?})", self.key)
+    }
+}
+
+impl Passenger {
+    /// Waits for the landing; `None` when the flight ended without a result.
+    ///
+    /// Dropping the future harms nobody.
+    pub async fn arrive(mut self) -> Option<Landed> {
+        let landed = self.0.wait_for(Option::is_some).await.ok()?;
+        landed.clone()
+    }
+}
+
+impl fmt::Debug for Passenger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passenger")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new(&Namespace::new("test").unwrap(), [name]).unwrap()
+    }
+
+    fn landed(value: u32) -> Landed {
+        Landed { result: Ok(Arc::new(value)), shared: true }
+    }
+
+    fn start(flights: &Flights, name: &str) -> Pilot {
+        match flights.join(&key(name), &key(name), &[]) {
+            Joined::Pilot(pilot, _) => pilot,
+            Joined::Passenger(_) => panic!("somebody flies {name} already"),
+        }
+    }
+
+    fn board(flights: &Flights, name: &str) -> Passenger {
+        match flights.join(&key(name), &key(name), &[]) {
+            Joined::Passenger(passenger) => passenger,
+            Joined::Pilot(..) => panic!("nobody flies {name}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn passengers_get_the_pilots_result() {
+        let flights = Flights::default();
+        let pilot = start(&flights, "a");
+        let passenger = board(&flights, "a");
+        pilot.land(landed(7));
+        let value = passenger.arrive().await.unwrap().result.unwrap();
+        assert_eq!(value.downcast_ref::<u32>(), Some(&7));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_finished_flight_even_while_its_passengers_are_on_board() {
+        let flights = Flights::default();
+        let pilot = start(&flights, "a");
+        let unpolled = board(&flights, "a");
+        pilot.land(landed(1));
+        let second = start(&flights, "a");
+        assert!(unpolled.arrive().await.is_some());
+        drop(second);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_pilot_frees_its_passengers() {
+        let flights = Flights::default();
+        let pilot = start(&flights, "a");
+        let passenger = board(&flights, "a");
+        drop(pilot);
+        assert!(passenger.arrive().await.is_none());
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_detached_flight_lands_for_its_passengers_and_leaves_its_successor_alone() {
+        let flights = Flights::default();
+        let pilot = start(&flights, "a");
+        let passenger = board(&flights, "a");
+        flights.detach(&key("a"));
+        let _successor = start(&flights, "a");
+        pilot.land(landed(1));
+        assert!(passenger.arrive().await.is_some());
+        assert_eq!(flights.len(), 1, "the successor is still in the table");
+    }
+
+    #[test]
+    fn tags_and_namespaces_detach_exactly_their_flights() {
+        let flights = Flights::default();
+        let tag = Tag::new("products").unwrap();
+        let Joined::Pilot(_a, _) = flights.join(&key("a"), &key("a"), std::slice::from_ref(&tag))
+        else {
+            panic!()
+        };
+        let _b = start(&flights, "b");
+        flights.detach_tags(&Namespace::new("other").unwrap(), std::slice::from_ref(&tag));
+        assert_eq!(flights.len(), 2);
+        flights.detach_tags(&Namespace::new("test").unwrap(), &[tag]);
+        assert_eq!(flights.len(), 1);
+        flights.detach_namespace(&Namespace::new("test").unwrap());
+        assert_eq!(flights.len(), 0);
+    }
+}

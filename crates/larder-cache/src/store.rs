@@ -1,0 +1,436 @@
+//! The strict handle: entries, one time budget an operation, a breaker, and every error told.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::{
+    Abilities, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef, Marks,
+    Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
+    Ttl, When,
+};
+
+use crate::barred::Barred;
+use crate::breaker::Breaker;
+use crate::erased::Erased;
+use crate::flight::{Flights, Joined};
+
+/// Entries of one namespace of a store, without the engine's comforts.
+///
+/// This is what layers and sessions stand on: [`Cache::store`](crate::Cache::store) gives it. Every error is told, tags
+/// are checked, each operation has one time budget however many round trips it takes, and a store that keeps failing is
+/// given a pause. A clone is one reference count.
+///
+/// # Cancel safety
+///
+/// Dropping a future gives the answer up; what was asked happens wholly or not at all.
+#[derive(Clone)]
+pub struct Store {
+    core: Arc<Core>,
+    namespace: Namespace,
+}
+
+pub(crate) struct Core {
+    pub(crate) backend: Box<dyn Erased>,
+    pub(crate) abilities: Abilities,
+    pub(crate) clock: Clock,
+    pub(crate) flights: Flights,
+    pub(crate) barred: Barred,
+    breaker: Breaker,
+    read_budget: Duration,
+    write_budget: Duration,
+}
+
+/// What a look-up found, besides an entry that may be used.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// An entry that its tags allow to be used. It may be stale: see its [times](Entry::times).
+    Hit(Entry),
+    /// An entry is there and one of its tags was invalidated since. Its revision tells a fill what to replace.
+    Invalidated(Revision),
+    /// There is nothing.
+    Miss,
+}
+
+impl Core {
+    pub(crate) fn new(
+        backend: Box<dyn Erased>,
+        read_budget: Duration,
+        write_budget: Duration,
+    ) -> Self {
+        let clock = backend.clock_erased().clone();
+        Core {
+            abilities: backend.abilities_erased(),
+            flights: Flights::default(),
+            barred: Barred::default(),
+            breaker: Breaker::new(5, Duration::from_secs(1), clock.clone()),
+            clock,
+            backend,
+            read_budget,
+            write_budget,
+        }
+    }
+
+    /// Runs one operation, which may take several steps, within a budget and past the breaker.
+    pub(crate) async fn guard<T>(
+        &self,
+        budget: Duration,
+        operation: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if self.abilities.local {
+            return operation.await;
+        }
+        let backend = self.backend.name_erased();
+        self.breaker.admit().map_err(|error| error.with_backend(backend))?;
+        let result = tokio::time::timeout(budget, operation).await.unwrap_or_else(|_| {
+            let words = "no answer within the operation's time budget";
+            Err(Error::new(ErrorKind::Timeout, words).with_backend(backend))
+        });
+        self.breaker.report(result.as_ref().is_err_and(Error::is_outage), backend);
+        result
+    }
+
+    pub(crate) async fn read<T>(&self, op: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.guard(self.read_budget, op).await
+    }
+
+    pub(crate) async fn write<T>(&self, op: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.guard(self.write_budget, op).await
+    }
+
+    // Tags whose invalidations rode along with the entry are in `known`; the rest cost one more round trip.
+    async fn judge(
+        &self,
+        namespace: &Namespace,
+        entry: Entry,
+        known: &[(Tag, Option<i64>)],
+    ) -> Result<Lookup> {
+        // In-process conditions were checked by the backend.
+        if entry.tags().is_empty() || entry.has_marks() {
+            return Ok(Lookup::Hit(entry));
+        }
+        let mut unknown = Vec::new();
+        for tag in entry.tags() {
+            match known.iter().find(|(known, _)| known == tag) {
+                Some((_, mark)) => {
+                    if !entry.built_at().covers(mark.and_then(Sequence::from_i64)) {
+                        return Ok(Lookup::Invalidated(entry.revision()));
+                    }
+                }
+                None => unknown.push(tag.clone()),
+            }
+        }
+        if !unknown.is_empty() {
+            let marks = self.backend.marks_erased(namespace, &unknown).await?;
+            if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
+                return Ok(Lookup::Invalidated(entry.revision()));
+            }
+        }
+        Ok(Lookup::Hit(entry))
+    }
+}
+
+impl Store {
+    pub(crate) fn new(core: Arc<Core>, namespace: Namespace) -> Self {
+        Store { core, namespace }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The clock on whose line the entries' times lie.
+    pub fn clock(&self) -> &Clock {
+        &self.core.clock
+    }
+
+    /// What the backend can do.
+    pub fn abilities(&self) -> &Abilities {
+        &self.core.abilities
+    }
+
+    /// The backend's name.
+    pub fn backend_name(&self) -> &'static str {
+        self.core.backend.name_erased()
+    }
+
+    /// Looks without waiting and without allocating. A hit's tags hold.
+    #[inline]
+    pub fn peek(&self, key: KeyRef<'_>) -> Peek {
+        self.core.backend.peek_erased(key)
+    }
+
+    /// Reads an entry and checks its tags. `tags` are those that the caller expects: their records ride along, so that
+    /// the usual case takes one round trip.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn lookup(&self, key: &Key, tags: &[Tag]) -> Result<Lookup> {
+        if self.core.barred.bars(key) {
+            return Ok(Lookup::Miss);
+        }
+        self.core
+            .read(async {
+                let riders: Vec<Key> =
+                    tags.iter().map(|tag| Key::tag(&self.namespace, tag)).collect();
+                let found = self.core.backend.get_erased(key, &riders).await?;
+                let Some(entry) = found.entry else { return Ok(Lookup::Miss) };
+                let known: Vec<_> = tags.iter().cloned().zip(found.counters).collect();
+                self.core.judge(&self.namespace, entry, &known).await
+            })
+            .await
+    }
+
+    /// Reads many entries and checks their tags; what may not be used is `None`. One round trip, and one more when
+    /// there are tags.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn lookup_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.core
+            .read(async {
+                let mut entries = self.core.backend.get_many_erased(keys).await?;
+                let mut tags: Vec<Tag> = entries
+                    .iter()
+                    .flatten()
+                    .filter(|entry| !entry.has_marks())
+                    .flat_map(|entry| entry.tags().iter().cloned())
+                    .collect();
+                tags.sort_unstable();
+                tags.dedup();
+                let mut known = Vec::new();
+                if !tags.is_empty() {
+                    let marks = self.core.backend.marks_erased(&self.namespace, &tags).await?;
+                    known =
+                        tags.into_iter().zip(marks.tags.iter().map(|m| Some(m.get()))).collect();
+                }
+                for (key, slot) in keys.iter().zip(&mut entries) {
+                    if let Some(entry) = slot.take_if(|_| !self.core.barred.bars(key))
+                        && let Lookup::Hit(entry) =
+                            self.core.judge(&self.namespace, entry, &known).await?
+                    {
+                        *slot = Some(entry);
+                    } else {
+                        *slot = None;
+                    }
+                }
+                Ok(entries)
+            })
+            .await
+    }
+
+    /// Reads an entry as it is, with plain counters: no tag is checked.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn get(&self, key: &Key, counters: &[Key]) -> Result<Found> {
+        self.core.read(self.core.backend.get_erased(key, counters)).await
+    }
+
+    /// Stores an entry if the condition holds.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked, refuses the entry's size, or does not answer in time.
+    pub async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
+        let outcome = self.core.write(self.core.backend.put_erased(key, entry, ttl, when)).await?;
+        if outcome == Outcome::Stored {
+            self.core.barred.lift(key);
+        }
+        Ok(outcome)
+    }
+
+    /// Stores many entries, each for itself.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<Key> = items.iter().map(|item| item.key.clone()).collect();
+        let outcomes = self.core.write(self.core.backend.put_many_erased(items)).await?;
+        for (key, outcome) in keys.iter().zip(&outcomes) {
+            if matches!(outcome, Ok(Outcome::Stored)) {
+                self.core.barred.lift(key);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Removes an entry, or only that revision of it. If an unconditional removal fails, the key stays barred on this
+    /// node, as if it were empty, until the removal is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
+        let result = self.core.write(self.core.backend.remove_erased(key, only)).await;
+        if only.is_none() {
+            self.after_removal(std::slice::from_ref(key), result.is_ok());
+        }
+        result
+    }
+
+    /// Removes many entries. If that fails, their keys stay barred as with [`remove`](Store::remove).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let result = self.core.write(self.core.backend.remove_many_erased(keys)).await;
+        self.after_removal(keys, result.is_ok());
+        result
+    }
+
+    fn after_removal(&self, keys: &[Key], confirmed: bool) {
+        if confirmed {
+            keys.iter().for_each(|key| self.core.barred.lift(key));
+        } else {
+            self.core.barred.bar(&self.core, keys);
+        }
+    }
+
+    /// Gives a present entry a new lifetime. False when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
+        self.core.write(self.core.backend.touch_erased(key, ttl)).await
+    }
+
+    /// Adds to a counter without changing its lifetime.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAnInteger`](ErrorKind::NotAnInteger), or when the store cannot be asked or does not answer in time.
+    pub async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
+        self.core.write(self.core.backend.add_erased(key, delta, create)).await
+    }
+
+    /// What is left of an entry's lifetime.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn remaining(&self, key: &Key) -> Result<Remaining> {
+        if self.core.barred.bars(key) {
+            return Ok(Remaining::Absent);
+        }
+        self.core.read(self.core.backend.remaining_erased(key)).await
+    }
+
+    /// Begins to fill an absent key.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn begin(&self, key: &Key, hold: Duration) -> Result<Begin> {
+        self.core.write(self.core.backend.begin_erased(key, hold)).await
+    }
+
+    /// Lets a fill marker live longer. False when it is no longer there.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn renew(&self, key: &Key, token: Token, hold: Duration) -> Result<bool> {
+        self.core.write(self.core.backend.renew_erased(key, token, hold)).await
+    }
+
+    /// Takes a fill marker away, or turns it into a pass mark.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn release(&self, key: &Key, token: Token, pass: Option<Duration>) -> Result<bool> {
+        self.core.write(self.core.backend.release_erased(key, token, pass)).await
+    }
+
+    /// The namespace's invalidation sequence and the tags' last invalidations.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn marks(&self, tags: &[Tag]) -> Result<Marks> {
+        self.core.write(self.core.backend.marks_erased(&self.namespace, tags)).await
+    }
+
+    /// Invalidates everything that carries one of these tags, however much it is, and detaches the computations that
+    /// run for them on this node.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time: then it may or may not have happened.
+    pub async fn invalidate(&self, tags: &[Tag]) -> Result<Sequence> {
+        // Detached before and after: a flight that starts between the two may have read the old number.
+        self.core.flights.detach_tags(&self.namespace, tags);
+        let result =
+            self.core.write(self.core.backend.invalidate_erased(&self.namespace, tags)).await;
+        self.core.flights.detach_tags(&self.namespace, tags);
+        result
+    }
+
+    /// Empties the namespace and detaches the computations that run in it on this node.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn clear(&self) -> Result<()> {
+        self.core.flights.detach_namespace(&self.namespace);
+        let result = self.core.write(self.core.backend.clear_erased(&self.namespace)).await;
+        self.core.flights.detach_namespace(&self.namespace);
+        result
+    }
+
+    /// Joins the running work for that key on this node, or starts it. Invalidating the `group` key or one of the tags
+    /// detaches it, so that later callers start anew.
+    pub fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
+        self.core.flights.join(key, group, tags)
+    }
+
+    /// Detaches the running work of a group on this node.
+    pub fn detach(&self, group: &Key) {
+        self.core.flights.detach(group);
+    }
+
+    /// How much work is running on this node.
+    pub fn flights(&self) -> usize {
+        self.core.flights.len()
+    }
+
+    /// Pages through the keys of a prefix.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](ErrorKind::Unsupported), or when the store cannot be asked or does not answer in time.
+    pub async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
+        self.core.read(self.core.backend.page_erased(prefix, from, limit)).await
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("backend", &self.backend_name())
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}

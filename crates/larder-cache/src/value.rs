@@ -1,0 +1,119 @@
+//! Typed values as entries.
+
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
+use larder_core::{Encoded, Entry, Live, Payload, Result};
+use serde::Serialize;
+use serde::de::value::{Error as PlainError, I64Deserializer};
+use serde::de::{DeserializeOwned, IntoDeserializer};
+
+use crate::Codec;
+use crate::codec::decode;
+
+/// What can be cached: anything that serde can write and read and that threads can share.
+pub trait Value: Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
+
+/// The readers' form of a typed value.
+struct Typed<T> {
+    value: Arc<T>,
+    codec: Codec,
+    encoded_len: OnceLock<usize>,
+}
+
+impl<T: Serialize + Send + Sync + 'static> Live for Typed<T> {
+    fn encode(&self) -> Result<Encoded> {
+        self.codec.encode(&*self.value)
+    }
+
+    // What a value occupies cannot be asked; twice its encoded length is near for most.
+    fn weight(&self) -> usize {
+        let length = self
+            .encoded_len
+            .get_or_init(|| self.codec.encoded_len(&*self.value).unwrap_or(usize::MAX / 4));
+        size_of::<Self>() + 2 * length
+    }
+}
+
+/// An entry for a value. With `keep_live` the value itself is kept and not its bytes; that it can be encoded is checked
+/// all the same.
+pub(crate) fn to_entry<T: Value>(value: Arc<T>, codec: Codec, keep_live: bool) -> Result<Entry> {
+    if let Some(integer) = as_integer(&*value) {
+        return Ok(Entry::integer(integer));
+    }
+    if !keep_live {
+        return Ok(Entry::wire(codec.encode(&*value)?));
+    }
+    let encoded_len = OnceLock::from(codec.encoded_len(&*value)?);
+    Ok(Entry::live(Arc::new(Typed { value, codec, encoded_len })))
+}
+
+/// The value of an entry, shared with every other reader; `None` when it is none of that type.
+pub(crate) fn from_entry<T: Value>(entry: &Entry) -> Option<Arc<T>> {
+    if let Payload::Integer(integer) = entry.payload() {
+        let integer: I64Deserializer<PlainError> = integer.into_deserializer();
+        return T::deserialize(integer).ok().map(Arc::new);
+    }
+    if let Some(typed) = entry.downcast::<Typed<T>>() {
+        return Some(typed.value.clone());
+    }
+    let typed = entry.downcast_or(|encoded| {
+        let value: Arc<T> = Arc::new(decode(encoded)?);
+        Some(Typed { value, codec: Codec::default(), encoded_len: encoded.body.len().into() })
+    })?;
+    Some(typed.value.clone())
+}
+
+// Integers stay plain, so that the server can add to them.
+fn as_integer<T: 'static>(value: &T) -> Option<i64> {
+    let any: &dyn Any = value;
+    macro_rules! first_of {
+        ($($integer:ty),*) => {
+            $(if let Some(value) = any.downcast_ref::<$integer>() {
+                return i64::try_from(*value).ok();
+            })*
+        };
+    }
+    first_of!(i64, u64, i32, u32, usize, isize, i16, u16, i8, u8);
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_back<T: Value>(value: T, keep_live: bool) -> Arc<T> {
+        from_entry(&to_entry(Arc::new(value), Codec::default(), keep_live).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn integers_of_every_width_come_back() {
+        assert_eq!(*read_back(u8::MAX, true), u8::MAX);
+        assert_eq!(*read_back(i64::MIN, false), i64::MIN);
+        // Too large for a plain integer, so it is encoded.
+        assert_eq!(*read_back(u64::MAX, false), u64::MAX);
+    }
+
+    #[test]
+    fn a_narrower_reader_refuses_what_does_not_fit() {
+        let entry = to_entry(Arc::new(300_i64), Codec::default(), true).unwrap();
+        assert!(from_entry::<u8>(&entry).is_none());
+        assert_eq!(from_entry::<u16>(&entry).as_deref(), Some(&300));
+    }
+
+    #[test]
+    fn a_reader_of_another_type_decodes_for_itself() {
+        let entry = to_entry(Arc::new(("a".to_owned(), 1_u8)), Codec::default(), true).unwrap();
+        assert_eq!(*from_entry::<(String, u64)>(&entry).unwrap(), ("a".to_owned(), 1));
+        assert!(from_entry::<Vec<bool>>(&entry).is_none());
+    }
+
+    #[test]
+    fn readers_of_wire_bytes_share_one_decoded_value() {
+        let entry = to_entry(Arc::new("text".to_owned()), Codec::default(), false).unwrap();
+        let (first, second) = (from_entry::<String>(&entry), from_entry::<String>(&entry));
+        assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
+    }
+}

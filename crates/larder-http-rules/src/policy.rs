@@ -1,0 +1,285 @@
+//! The rules that differ between profiles, as plain data.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::HeaderName;
+
+use crate::cache_control::RequestDirectives;
+use crate::cookies::CookiePattern;
+use crate::credentials::CredentialRule;
+
+/// What a cache does where the RFCs leave a choice, or where an application wants more caution than a
+/// proxy. Take a profile and change its fields:
+///
+/// ```
+/// use larder_http_rules::Policy;
+/// use std::time::Duration;
+///
+/// let mut policy = Policy::application();
+/// policy.max_ttl = Some(Duration::from_secs(3600));
+/// policy.extra_credentials.push("x-tenant-key".parse().unwrap());
+/// assert!(policy.shared);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// A shared cache obeys `private`, `s-maxage` and the credential rules; a private one belongs to one
+    /// user (RFC 9111 §1.2).
+    pub shared: bool,
+    /// Heuristic freshness (RFC 9111 §4.2.2). `None` stores nothing that nobody asked to store.
+    pub heuristics: Option<Heuristics>,
+    /// Stores a response without any freshness if it has a validator and a heuristically cacheable
+    /// status, to be validated on every use.
+    pub store_without_freshness: bool,
+    /// The longest freshness lifetime.
+    pub max_ttl: Option<Duration>,
+    /// The longest stale window, whoever asked for it.
+    pub max_stale: Option<Duration>,
+    /// For how long a stale response may be served if the handler gave no response at all, although
+    /// nothing says so (RFC 9111 §4.2.4).
+    pub stale_on_failure: Option<Duration>,
+    /// Whether `s-maxage` forbids stale use as `proxy-revalidate` does (RFC 9111 §5.2.2.10).
+    pub s_maxage_forbids_stale: bool,
+    /// Whether the `Date` of a response counts in its age (RFC 9111 §4.2.3).
+    pub apparent_age: bool,
+    /// Whether a response with `Set-Cookie` may be stored if its own header gives it a positive
+    /// freshness lifetime. Off: never.
+    pub store_set_cookie: bool,
+    /// Whether an answer to POST with explicit freshness and a `Content-Location` equal to the target is
+    /// stored for GET (RFC 9110 §9.3.3).
+    pub store_post: bool,
+    /// Statuses stored whenever anything gives them freshness, a route's TTL included.
+    pub statuses: Vec<StatusCode>,
+    /// Statuses stored only if their own header gives them freshness, or the route names them.
+    pub statuses_with_freshness: Vec<StatusCode>,
+    /// Statuses stored only if the route names them, for at most [`Policy::opt_in_max_ttl`].
+    pub statuses_opt_in: Vec<StatusCode>,
+    /// The lifetime ceiling of [`Policy::statuses_opt_in`]; they are never served stale.
+    pub opt_in_max_ttl: Duration,
+    /// Treats every other final status like [`Policy::statuses_with_freshness`] (RFC 9111 §3).
+    pub any_status_with_freshness: bool,
+    /// Refuses redirects without `Location` (threat P16).
+    pub redirect_needs_location: bool,
+    /// `must-understand` beside `no-store`: store if the status is known (RFC 9111 §5.2.2.3).
+    pub must_understand: bool,
+    /// `must-revalidate` also declares an answer to `Authorization` shared (RFC 9111 §3.5).
+    pub must_revalidate_shares: bool,
+    /// A request with a credential may be answered by what was stored for a request without one.
+    pub credentials_may_read: bool,
+    /// Counts `X-Api-Key`, `Remote-User` and the other
+    /// [known names](crate::credentials::credential_names) as credentials, besides `Authorization` and
+    /// `Cookie`.
+    pub other_credentials: bool,
+    /// More names that are credentials.
+    pub extra_credentials: Vec<HeaderName>,
+    /// Whether a `Vary` that names a credential is stored, and matched like any other (threat P09).
+    pub vary_on_credentials: bool,
+    /// Override headers that the application trusts: key parts instead of a bypass (threat P05).
+    pub trusted_overrides: Vec<HeaderName>,
+    /// Which request directives are obeyed.
+    pub client: ClientDirectives,
+    /// Whether the order of equally weighted `Accept-Language` members is part of a variant.
+    pub language_order: bool,
+}
+
+impl Policy {
+    /// For a cache inside an application, safe by default: explicit freshness only; nothing that could
+    /// be one visitor's own is shared; strangers cannot bypass the cache.
+    #[must_use]
+    pub fn application() -> Self {
+        Self {
+            shared: true,
+            heuristics: None,
+            store_without_freshness: false,
+            max_ttl: Some(DAY),
+            max_stale: Some(DAY),
+            stale_on_failure: None,
+            s_maxage_forbids_stale: true,
+            apparent_age: true,
+            store_set_cookie: false,
+            store_post: false,
+            statuses: statuses(&[200, 203, 300, 301, 308]),
+            statuses_with_freshness: statuses(&[204, 302, 303, 307]),
+            statuses_opt_in: statuses(&[404, 405, 410]),
+            opt_in_max_ttl: Duration::from_secs(10),
+            any_status_with_freshness: false,
+            redirect_needs_location: true,
+            must_understand: true,
+            must_revalidate_shares: false,
+            credentials_may_read: false,
+            other_credentials: true,
+            extra_credentials: Vec::new(),
+            vary_on_credentials: false,
+            trusted_overrides: Vec::new(),
+            client: ClientDirectives::ONLY_IF_CACHED,
+            language_order: true,
+        }
+    }
+
+    /// A shared cache to the letter of RFC 9111, as a reverse proxy wants it.
+    #[must_use]
+    pub fn rfc9111() -> Self {
+        Self {
+            heuristics: Some(Heuristics { percent: 10, max: DAY }),
+            store_without_freshness: true,
+            max_ttl: None,
+            max_stale: None,
+            stale_on_failure: Some(Duration::from_secs(3600)),
+            store_set_cookie: true,
+            store_post: true,
+            statuses: statuses(HEURISTIC_STATUSES),
+            statuses_with_freshness: Vec::new(),
+            statuses_opt_in: Vec::new(),
+            any_status_with_freshness: true,
+            redirect_needs_location: false,
+            must_revalidate_shares: true,
+            credentials_may_read: true,
+            other_credentials: false,
+            vary_on_credentials: true,
+            client: ClientDirectives::ALL,
+            language_order: false,
+            ..Self::application()
+        }
+    }
+
+    /// The directives of a request that this policy obeys; the others are as if they were absent.
+    #[must_use]
+    pub fn obeyed(&self, said: &RequestDirectives) -> RequestDirectives {
+        let obey = &self.client;
+        RequestDirectives {
+            no_cache: said.no_cache && obey.no_cache,
+            no_store: said.no_store && obey.no_store,
+            max_age: said.max_age.filter(|_| obey.max_age),
+            min_fresh: said.min_fresh.filter(|_| obey.min_fresh),
+            max_stale: said.max_stale.filter(|_| obey.max_stale),
+            only_if_cached: said.only_if_cached && obey.only_if_cached,
+            no_transform: said.no_transform,
+            pragma_no_cache: said.pragma_no_cache && obey.pragma,
+        }
+    }
+
+    pub(crate) fn status_class(&self, status: StatusCode, route: &RouteRule) -> StatusClass {
+        let own = self.statuses_with_freshness.contains(&status);
+        let opt_in = self.statuses_opt_in.contains(&status);
+        let named = route.statuses.contains(&status);
+        if status.is_informational() || matches!(status.as_u16(), 206 | 304) {
+            StatusClass::Never
+        } else if opt_in {
+            if named { StatusClass::OptedIn } else { StatusClass::NotOptedIn }
+        } else if self.statuses.contains(&status)
+            || (named && (own || self.any_status_with_freshness))
+        {
+            StatusClass::Any
+        } else if own || self.any_status_with_freshness {
+            StatusClass::OwnFreshness
+        } else {
+            StatusClass::Never
+        }
+    }
+}
+
+impl Default for Policy {
+    /// [`Policy::application`]
+    fn default() -> Self {
+        Self::application()
+    }
+}
+
+/// Freshness that nobody stated, guessed from how long ago the response was modified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heuristics {
+    /// The share of the time since `Last-Modified` that becomes the lifetime.
+    pub percent: u32,
+    /// The longest such lifetime.
+    pub max: Duration,
+}
+
+/// Which request directives are obeyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientDirectives {
+    /// `only-if-cached`
+    pub only_if_cached: bool,
+    /// `no-cache`
+    pub no_cache: bool,
+    /// `no-store`
+    pub no_store: bool,
+    /// `max-age`
+    pub max_age: bool,
+    /// `min-fresh`
+    pub min_fresh: bool,
+    /// `max-stale`
+    pub max_stale: bool,
+    /// `Pragma: no-cache`
+    pub pragma: bool,
+}
+
+impl ClientDirectives {
+    /// All of them.
+    pub const ALL: Self = Self {
+        only_if_cached: true,
+        no_cache: true,
+        no_store: true,
+        max_age: true,
+        min_fresh: true,
+        max_stale: true,
+        pragma: true,
+    };
+    /// `only-if-cached` alone, so that strangers cannot make the handler work.
+    pub const ONLY_IF_CACHED: Self = Self {
+        only_if_cached: true,
+        no_cache: false,
+        no_store: false,
+        max_age: false,
+        min_fresh: false,
+        max_stale: false,
+        pragma: false,
+    };
+}
+
+/// What a route says in code.
+///
+/// ```
+/// use larder_http_rules::RouteRule;
+/// use std::time::Duration;
+///
+/// let route = RouteRule { ttl: Some(Duration::from_secs(300)), ..RouteRule::default() };
+/// assert!(route.statuses.is_empty());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteRule {
+    /// The lifetime, before what the response says, unless the response restricts itself.
+    pub ttl: Option<Duration>,
+    /// The lifetime if the response says nothing.
+    pub default_ttl: Option<Duration>,
+    /// The stale-while-revalidate window, before what the response says.
+    pub stale_while_revalidate: Option<Duration>,
+    /// The stale-if-error window, before what the response says.
+    pub stale_if_error: Option<Duration>,
+    /// Statuses that the route wants stored, of those the policy leaves to routes.
+    pub statuses: Vec<StatusCode>,
+    /// What the route declares about credentials.
+    pub credentials: CredentialRule,
+    /// `Set-Cookie` lines of these cookies do not keep a response out: the caller removes them from
+    /// what it stores ([`Stored::strip_set_cookie`](crate::Stored::strip_set_cookie)).
+    pub ignored_set_cookies: Vec<CookiePattern>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatusClass {
+    Never,
+    NotOptedIn,
+    OptedIn,
+    OwnFreshness,
+    Any,
+}
+
+/// Heuristically cacheable (RFC 9110 §15.1), without 206.
+pub(crate) const HEURISTIC_STATUSES: &[u16] =
+    &[200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn statuses(codes: &[u16]) -> Vec<StatusCode> {
+    codes.iter().filter_map(|&code| StatusCode::from_u16(code).ok()).collect()
+}

@@ -1,0 +1,114 @@
+//! The response body: stored, being copied, or passed through.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::tee::Reader;
+
+pin_project! {
+    /// The body of a response that went through [`Cached`](super::Cached).
+    ///
+    /// Its data is [`Bytes`]; of a stored body every reader shares the same ones.
+    pub struct ResponseBody<B>
+    where
+        B: Body,
+    {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B>
+    where
+        B: Body,
+    {
+        Stored { body: Option<Bytes>, trailers: Option<Arc<HeaderMap>> },
+        Passed { #[pin] body: B },
+        Copied { reader: Reader<B> },
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    pub(crate) fn stored(body: Bytes, trailers: Option<Arc<HeaderMap>>) -> Self {
+        let body = Some(body).filter(|body| !body.is_empty());
+        ResponseBody { kind: Kind::Stored { body, trailers } }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::stored(Bytes::new(), None)
+    }
+
+    pub(crate) fn passed(body: B) -> Self {
+        ResponseBody { kind: Kind::Passed { body } }
+    }
+
+    pub(super) fn copied(reader: Reader<B>) -> Self {
+        ResponseBody { kind: Kind::Copied { reader } }
+    }
+}
+
+impl<B: Body> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Stored { body, trailers } => {
+                if let Some(body) = body.take() {
+                    return Poll::Ready(Some(Ok(Frame::data(body))));
+                }
+                let trailers = trailers.take().map(|trailers| (*trailers).clone());
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            KindProj::Passed { body } => {
+                Poll::Ready(ready!(body.poll_frame(cx)).map(|frame| frame.map(shared)))
+            }
+            KindProj::Copied { reader } => reader.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Stored { body, trailers } => body.is_none() && trailers.is_none(),
+            Kind::Passed { body } => body.is_end_stream(),
+            Kind::Copied { reader } => reader.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Stored { body, .. } => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            }
+            Kind::Passed { body } => body.size_hint(),
+            Kind::Copied { reader } => reader.size_hint(),
+        }
+    }
+}
+
+impl<B: Body> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.kind {
+            Kind::Stored { .. } => "ResponseBody(stored)",
+            Kind::Passed { .. } => "ResponseBody(passed)",
+            Kind::Copied { .. } => "ResponseBody(copied)",
+        })
+    }
+}
+
+/// A frame with its data as `Bytes`: a reference count where it was `Bytes` before.
+pub(super) fn shared<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
+    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+}

@@ -1,0 +1,149 @@
+//! Storing a variant beside its siblings.
+
+use std::sync::Arc;
+
+use larder_core::{Entry, Key, Moment, Outcome, Put, Revision, Sequence, Tag, Token, Ttl, When};
+
+use super::layer::Shared;
+use super::miss::variant_key;
+use super::record::{Page, Variant};
+use super::wire;
+
+/// What allows a response to be stored.
+pub(super) enum Permit {
+    /// The fill marker of that token is there.
+    Token(Token),
+    /// The page that was looked at is there: revision, when it was written, itself.
+    Page(Revision, Moment, Entry, Arc<Page>),
+    /// The unusable record of that revision is there.
+    Revision(Revision),
+    /// Nothing: another node is filling.
+    Never,
+    /// Nothing: the store cannot be asked.
+    Outage,
+}
+
+pub(super) struct Commit {
+    pub(super) built_at: Sequence,
+    pub(super) permit: Permit,
+    /// When the response's head came.
+    pub(super) head_at: Moment,
+}
+
+pub(super) struct Committed {
+    pub(super) stored: bool,
+    /// Whether those who waited may have it.
+    pub(super) shared: bool,
+}
+
+// Other variants of the same page may be stored at the same time; each makes this one try anew.
+const TRIES: usize = 16;
+const MAX_LISTS: usize = 4;
+
+impl Commit {
+    pub(super) async fn run(
+        self,
+        shared: &Shared,
+        key: &Key,
+        variant: Arc<Variant>,
+        tags: Vec<Tag>,
+    ) -> Committed {
+        let Some(mut when) = self.permit.when() else {
+            let shared = matches!(self.permit, Permit::Outage);
+            return Committed { stored: false, shared };
+        };
+        let mut beside = match self.permit {
+            Permit::Page(_, written, entry, page) => Some((written, entry, page)),
+            _ => None,
+        };
+        let store = &shared.config.store;
+        let entry = |live: Arc<Page>| {
+            Entry::live(live).with_tags(tags.iter().cloned()).with_built_at(self.built_at)
+        };
+        for _ in 0..TRIES {
+            let (page, moved) = match &beside {
+                None => (Page::first(variant.clone()), None),
+                Some((written, entry, page)) => {
+                    join(shared, key, page, entry, *written, &variant).await
+                }
+            };
+            let mut ttl = variant.response.terms.usable_for();
+            if let Some((_, entry, _)) = &beside
+                && !page.others.is_empty()
+            {
+                // The page lives as long as any variant that only it can find.
+                ttl = ttl.max(entry.remaining(store.clock().now()).unwrap_or(Ttl::MAX));
+            }
+            if let Some(moved) = moved
+                && store.put_many(vec![moved]).await.is_err()
+            {
+                return Committed { stored: false, shared: true };
+            }
+            let id = page.id;
+            match store.put(key, entry(Arc::new(page)), Ttl::For(ttl), when).await {
+                Ok(Outcome::Stored) => return Committed { stored: true, shared: true },
+                Err(_) => return Committed { stored: false, shared: true },
+                Ok(Outcome::Refused) => {}
+            }
+            // Refused: because of a sibling, if the page still has its id; else it was invalidated.
+            if beside.is_none() {
+                break;
+            }
+            let route = &shared.config.route.credentials;
+            let Ok(found) = store.get(key, &[]).await else { break };
+            let Some(entry) = found.entry else { break };
+            let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) else {
+                break;
+            };
+            let Some(written) = entry.times().map(|times| times.written) else { break };
+            if page.id != id {
+                break;
+            }
+            when = When::Revision(entry.revision());
+            beside = Some((written, entry, page));
+        }
+        Committed { stored: false, shared: false }
+    }
+}
+
+// The page with the variant as its newest, and the one that it takes that place from.
+async fn join(
+    shared: &Shared,
+    key: &Key,
+    page: &Page,
+    entry: &Entry,
+    written: Moment,
+    variant: &Arc<Variant>,
+) -> (Page, Option<Put>) {
+    let now = shared.config.store.clock().now();
+    let name = Variant::name(&variant.list, &variant.selector);
+    let mut lists = vec![variant.list.clone()];
+    lists.extend(page.lists.iter().filter(|list| **list != variant.list).cloned());
+    lists.truncate(MAX_LISTS);
+    let mut others: Vec<_> = page.others.iter().filter(|other| **other != name).copied().collect();
+
+    let old = &page.newest;
+    let old_name = Variant::name(&old.list, &old.selector);
+    let aged = old.aged(now.since(written));
+    let left = aged.response.terms.usable_for();
+    let mut moved = None;
+    if old_name != name
+        && !left.is_zero()
+        && let Some(key) = variant_key(key, page.id, old_name)
+    {
+        let entry = Entry::live(Arc::new(aged))
+            .with_tags(entry.tags().iter().cloned())
+            .with_built_at(entry.built_at());
+        moved = Some(Put { key, entry, ttl: Ttl::For(left), when: When::Always });
+        others.retain(|other| *other != old_name);
+        others.insert(0, old_name);
+    }
+    let most = shared.config.max_variants - 1;
+    if others.len() > most {
+        let gone: Vec<Key> =
+            others.drain(most..).filter_map(|name| variant_key(key, page.id, name)).collect();
+        // What is left behind if this fails ends by its lifetime, unfound.
+        let _ = shared.config.store.remove_many(&gone).await;
+    }
+    (Page { id: page.id, lists, others, newest: variant.clone() }, moved)
+}

@@ -1,0 +1,516 @@
+//! A fill: calling the handler, giving the client its response, and storing a copy of it.
+
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE,
+};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::Body;
+use larder_cache::{Landed, Pilot};
+use larder_core::{Begin, Key, Moment, Sequence, Tag, Token, When};
+use larder_http_rules::conditional::{self, Validators, Verdict};
+use larder_http_rules::{
+    Reason, RequestFacts, RouteRule, Stored as Storable, Times, date, headers, storable,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::body::ResponseBody;
+use super::commit::{Commit, Permit};
+use super::layer::Shared;
+use super::look::not_modified;
+use super::miss::There;
+use super::record::{Stored, Variant};
+use super::service::strip;
+use super::tee::{self, Copied, Copying, Panic};
+use super::variants::List;
+use super::verdict::Told;
+use crate::RequestHead;
+use crate::head::Snapshot;
+use crate::mark::{Caching, SessionMark, VaryBy, VaryInside, VaryOutside};
+
+/// One fill, in a task of its own.
+pub(super) struct Fill {
+    pub(super) shared: Arc<Shared>,
+    pub(super) key: Key,
+    pub(super) flight: Key,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) facts: RequestFacts,
+    pub(super) there: There,
+    pub(super) told: Told,
+}
+
+/// What the client that began a fill gets.
+pub(super) enum Filled<S, ReqB, ResB: Body, E> {
+    Response(Response<ResponseBody<ResB>>),
+    Failed(E),
+    Panicked(Panic),
+    /// Somebody else stored a response in the meantime: look again.
+    Again(Box<(S, Request<ReqB>, Told)>),
+}
+
+/// What those get who waited for a fill.
+pub(super) enum Landing {
+    /// A response that was storable, complete at that moment.
+    Fresh(Arc<Variant>, Moment),
+    /// One that is its own client's only.
+    Unstorable(Reason),
+    /// Nothing was filled: look again.
+    Again,
+}
+
+/// How a response is to be stored.
+pub(super) struct Plan {
+    storable: Storable,
+    list: Arc<List>,
+    selector: Box<[u8]>,
+    tags: Vec<Tag>,
+    length: Option<u64>,
+}
+
+type Sender<S, ReqB, ResB, E> = oneshot::Sender<Filled<S, ReqB, ResB, E>>;
+
+impl Fill {
+    pub(super) async fn run<S, ReqB, ResB>(
+        mut self,
+        pilot: Pilot,
+        mut inner: S,
+        mut request: Request<ReqB>,
+        mut sender: Sender<S, ReqB, ResB, S::Error>,
+    ) where
+        S: Service<Request<ReqB>, Response = Response<ResB>>,
+        ResB: Body,
+    {
+        // Numbers first, then the marker, then the handler: what is invalidated from here on voids what is stored.
+        let (built_at, permit) = match self.permit().await {
+            Ok(permit) => permit,
+            Err(SomebodyElse) => {
+                land(pilot, Landing::Again, true);
+                let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
+                return;
+            }
+        };
+        let deadline = Instant::now() + self.shared.config.deadline;
+        let times = (self.wall(), self.shared.config.store.clock().now());
+        strip(&self.shared, &mut request);
+        // What is stored is for everybody: the handler must not answer 304 to this client's own copy.
+        for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
+            request.headers_mut().remove(name);
+        }
+        let call = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
+        let mut call = std::pin::pin!(call);
+        let called = match tokio::time::timeout_at(deadline, &mut call).await {
+            Ok(called) => called,
+            Err(_) => {
+                // Nobody waits for it any longer, and it is not stored; its own client still may have it.
+                self.give_up(&permit, pilot, Reason::WaitTooLong).await;
+                tokio::select! {
+                    called = &mut call => return self.pass_on(called, sender),
+                    () = sender.closed() => return,
+                }
+            }
+        };
+        let response = match called {
+            Ok(Ok(response)) => response,
+            failed => {
+                permit.release(&self.shared, &self.key).await;
+                drop(pilot);
+                return self.pass_on(failed, sender);
+            }
+        };
+        match plan(&self.shared, &self.snapshot, self.facts, &response, times.0) {
+            Err(reason) => {
+                self.told.because(reason);
+                if !response.status().is_server_error() {
+                    self.mark_pass();
+                }
+                // First those who wait are told, so that they run beside this one.
+                self.give_up(&permit, pilot, reason).await;
+                self.pass_on(Ok(Ok(response)), sender);
+            }
+            Ok(plan) => {
+                let commit = Commit { built_at, permit, head_at: self.now() };
+                self.copy(pilot, response, sender, plan, commit, deadline).await;
+            }
+        }
+    }
+
+    // The right to store.
+    async fn permit(&self) -> Result<(Sequence, Permit), SomebodyElse> {
+        let store = &self.shared.config.store;
+        if matches!(self.there, There::Outage) {
+            return Ok((Sequence::NONE, Permit::Outage));
+        }
+        // The response may bring tags that the route does not know, so the sequence is always read.
+        let Ok(marks) = store.marks(&self.shared.config.tags).await else {
+            return Ok((Sequence::NONE, Permit::Outage));
+        };
+        let permit = match &self.there {
+            There::Page(revision, written, entry, page) => {
+                // Whoever peeked before another fill had ended finds its page only now.
+                Permit::Page(*revision, *written, entry.clone(), page.clone())
+            }
+            There::Unusable(revision) => Permit::Revision(*revision),
+            There::Outage => Permit::Outage,
+            There::Nothing => {
+                let hold = self.shared.config.deadline + Duration::from_secs(1);
+                match store.begin(&self.key, hold).await {
+                    Ok(Begin::Token(token)) => Permit::Token(token),
+                    Ok(Begin::Found(_)) => return Err(SomebodyElse),
+                    Ok(Begin::Busy | Begin::Pass) => Permit::Never,
+                    Err(_) => Permit::Outage,
+                }
+            }
+        };
+        Ok((marks.sequence, permit))
+    }
+
+    async fn copy<S, ReqB, ResB: Body, E>(
+        mut self,
+        pilot: Pilot,
+        response: Response<ResB>,
+        sender: Sender<S, ReqB, ResB, E>,
+        plan: Plan,
+        commit: Commit,
+        deadline: Instant,
+    ) {
+        let (parts, body) = response.into_parts();
+        let size = body.size_hint();
+        let stored_head = (parts.status, parts.headers.clone());
+        let mut copying = Copying::new(body, self.shared.config.max_body, plan.length);
+
+        // What is ready already needs no stream: most handlers' bodies are.
+        let ready = poll_fn(|cx| Poll::Ready(copying.poll_copy(cx, |_| {})));
+        let ready = AssertUnwindSafe(ready).catch_unwind().await;
+        let (writer, reader) = tee::pair(copying.frames().to_vec(), size);
+        // The client asked on a condition, and what was made for everybody meets it.
+        let known = (self.facts.any(RequestFacts::CONDITIONAL) && parts.status == StatusCode::OK)
+            .then(|| Validators::from_headers(&parts.headers, self.wall()))
+            .is_some_and(|validators| {
+                let asked = RequestHead::from(&*self.snapshot).headers();
+                conditional::evaluate(asked, validators, self.wall()) == Verdict::NotModified
+            });
+        let head = |body| {
+            if known { not_modified(&parts.headers) } else { Response::from_parts(parts, body) }
+        };
+        let local = self.shared.config.store.abilities().local;
+        let copied = match ready {
+            Err(panic) => Err(panic),
+            Ok(Poll::Ready(Copied::Complete(body, trailers))) => {
+                let given = ResponseBody::stored(body.clone(), trailers.clone().map(Arc::new));
+                let mut response = head(given);
+                if local {
+                    let ending = self.finish(stored_head, body, trailers, plan, commit).await;
+                    let stored = ending.land(pilot);
+                    self.told.forwarded(&mut response, stored);
+                    let _ = sender.send(Filled::Response(response));
+                } else {
+                    // The client does not wait for the store.
+                    self.told.forwarded(&mut response, true);
+                    let _ = sender.send(Filled::Response(response));
+                    self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
+                }
+                return;
+            }
+            Ok(Poll::Ready(other)) => {
+                let mut response = head(ResponseBody::copied(reader));
+                if matches!(other, Copied::TooLarge) {
+                    self.told.because(Reason::BodyTooLarge);
+                }
+                self.told.forwarded(&mut response, false);
+                let _ = sender.send(Filled::Response(response));
+                Ok(Ok(other))
+            }
+            Ok(Poll::Pending) => {
+                let mut response = head(ResponseBody::copied(reader));
+                self.told.forwarded(&mut response, true);
+                let _ = sender.send(Filled::Response(response));
+                let copy = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
+                let copy = AssertUnwindSafe(tokio::time::timeout_at(deadline, copy));
+                copy.catch_unwind().await
+            }
+        };
+        match copied {
+            Ok(Ok(Copied::Complete(body, trailers))) => {
+                if local {
+                    let given = trailers.clone();
+                    let ending = self.finish(stored_head, body, trailers, plan, commit).await;
+                    ending.land(pilot);
+                    // Last, so that a client that has read to the end finds it stored.
+                    writer.complete(given);
+                } else {
+                    writer.complete(trailers.clone());
+                    self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
+                }
+            }
+            Ok(Ok(Copied::Failed(error))) => {
+                writer.fail(error);
+                commit.permit.release(&self.shared, &self.key).await;
+            }
+            Ok(Ok(Copied::Truncated(trailers))) => {
+                writer.complete(trailers);
+                commit.permit.release(&self.shared, &self.key).await;
+            }
+            Err(panic) => {
+                writer.panicked(panic);
+                commit.permit.release(&self.shared, &self.key).await;
+            }
+            gone_too_far => {
+                if gone_too_far.is_ok_and(|in_time| in_time.is_ok()) {
+                    self.mark_pass();
+                }
+                writer.hand_over(copying.into_parts().1);
+                self.give_up(&commit.permit, pilot, Reason::BodyTooLarge).await;
+            }
+        }
+    }
+
+    // The response is complete: store it, unless its session was used while it streamed.
+    async fn finish(
+        &self,
+        (status, mut fields): (StatusCode, HeaderMap),
+        body: bytes::Bytes,
+        trailers: Option<HeaderMap>,
+        plan: Plan,
+        commit: Commit,
+    ) -> Ending {
+        if session_touched(&self.snapshot, None) {
+            commit.permit.release(&self.shared, &self.key).await;
+            return Ending::unstorable(Reason::SessionTouched);
+        }
+        let wall = self.wall();
+        headers::remove_hop_by_hop(&mut fields);
+        if plan.storable.strip_set_cookie {
+            fields.remove(SET_COOKIE);
+        }
+        fields.entry(DATE).or_insert_with(|| date::header_value(wall));
+        let mut terms = plan.storable.terms;
+        terms.initial_age = terms.age(self.now().since(commit.head_at));
+        let route = &self.shared.config.route.credentials;
+        let variant = Arc::new(Variant {
+            rule: plan.list.rule(route),
+            list: plan.list,
+            selector: plan.selector,
+            response: Stored::new(status, fields, body, trailers, terms, wall),
+        });
+        let at = self.now();
+        let done = commit.run(&self.shared, &self.key, variant.clone(), plan.tags).await;
+        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared: done.shared }
+    }
+
+    async fn give_up(&self, permit: &Permit, pilot: Pilot, reason: Reason) {
+        land(pilot, Landing::Unstorable(reason), true);
+        permit.release(&self.shared, &self.key).await;
+    }
+
+    fn mark_pass(&self) {
+        let config = &self.shared.config;
+        self.shared.passes.set(&self.flight, config.pass_for, config.store.clock());
+    }
+
+    fn pass_on<S, ReqB, ResB: Body, E>(
+        &self,
+        called: Result<Result<Response<ResB>, E>, Panic>,
+        sender: Sender<S, ReqB, ResB, E>,
+    ) {
+        let filled = match called {
+            Ok(Ok(response)) => {
+                let mut response = response.map(ResponseBody::passed);
+                self.told.forwarded(&mut response, false);
+                Filled::Response(response)
+            }
+            Ok(Err(error)) => Filled::Failed(error),
+            Err(panic) => Filled::Panicked(panic),
+        };
+        let _ = sender.send(filled);
+    }
+
+    fn now(&self) -> Moment {
+        self.shared.config.store.clock().now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.shared.config.store.clock().wall()
+    }
+}
+
+/// A response was stored between the look and the fill.
+struct SomebodyElse;
+
+struct Ending {
+    landing: Landing,
+    stored: bool,
+    shared: bool,
+}
+
+impl Ending {
+    fn unstorable(reason: Reason) -> Self {
+        Ending { landing: Landing::Unstorable(reason), stored: false, shared: true }
+    }
+
+    fn land(self, pilot: Pilot) -> bool {
+        land(pilot, self.landing, self.shared);
+        self.stored
+    }
+}
+
+fn land(pilot: Pilot, landing: Landing, shared: bool) {
+    pilot.land(Landed { result: Ok(Arc::new(landing)), shared });
+}
+
+/// Whether a response could be stored, by its head.
+pub(super) fn may_store<B>(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    facts: RequestFacts,
+    response: &Response<B>,
+) -> Result<(), Reason>
+where
+    B: Body,
+{
+    let wall = shared.config.store.clock().wall();
+    plan(shared, snapshot, facts, response, wall).map(drop)
+}
+
+fn plan<B: Body>(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    facts: RequestFacts,
+    response: &Response<B>,
+    sent: SystemTime,
+) -> Result<Plan, Reason> {
+    let config = &shared.config;
+    let head = RequestHead::from(snapshot);
+    let extensions = response.extensions();
+    let hints = extensions.get::<Caching>();
+    if hints.is_some_and(|hints| hints.never) {
+        return Err(Reason::HandlerDeclined);
+    }
+    if session_touched(snapshot, extensions.get()) {
+        return Err(Reason::SessionTouched);
+    }
+    let mut list = config.base.clone();
+    if let Some(outside) = head.extensions().get::<VaryOutside>() {
+        for by in &outside.0 {
+            list.headers.extend(by.headers.iter().cloned());
+            let values: Vec<_> = by.values.iter().map(|input| (input.compute)(head)).collect();
+            learn(shared, by, &values, head, &mut list)?;
+        }
+    }
+    if let Some(inside) = extensions.get::<VaryInside>() {
+        for (by, values) in &inside.0 {
+            learn(shared, by, values, head, &mut list)?;
+        }
+    }
+    list.normalise();
+
+    let mut route = RouteRule { ..config.route.clone() };
+    if let Some(ttl) = hints.and_then(|hints| hints.ttl) {
+        route.ttl = Some(ttl);
+    }
+    if let Some(rule) = list.rule(&route.credentials) {
+        route.credentials = rule;
+    }
+    let mut view = shared.view(head, facts, None);
+    view.credentials = larder_http_rules::credentials::assess(
+        &config.policy,
+        &route.credentials,
+        facts,
+        head.headers(),
+    );
+    let times = Times { request: sent, response: config.store.clock().wall() };
+    let storable =
+        storable(&config.policy, &route, &view, response.status(), response.headers(), times)?;
+    if storable.terms.no_cache {
+        // Validating with the handler is not here yet, so it could never be used.
+        return Err(Reason::NoCache);
+    }
+    if storable.terms.usable_for().is_zero() {
+        return Err(Reason::ZeroLifetime);
+    }
+    list.headers.extend(storable.vary.iter().cloned());
+    if response.headers().contains_key(CONTENT_ENCODING) {
+        // Whoever cannot decode it must not get it, also where the handler forgot to say so.
+        list.headers.push(header::ACCEPT_ENCODING);
+    }
+    list.normalise();
+    let selector = list.select(&config.policy, head, &shared.computed)?;
+
+    let bytes: usize = response.headers().iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if bytes > config.max_head {
+        return Err(Reason::HeadTooLarge);
+    }
+    let length = content_length(response.headers());
+    let least = response.body().size_hint().lower().max(length.unwrap_or(0));
+    if least > config.max_body {
+        return Err(Reason::BodyTooLarge);
+    }
+    let mut tags = config.tags.clone();
+    for tag in hints.iter().flat_map(|hints| &hints.tags) {
+        tags.push(Tag::new(tag).map_err(|_| Reason::InvalidTag)?);
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    Ok(Plan { storable, list: Arc::new(list), selector: selector[..].into(), tags, length })
+}
+
+// Takes in what a VaryLayer told. Its computed values must be the same here as where they were computed, or requests
+// would be told apart by something that a look-up cannot see.
+fn learn(
+    shared: &Shared,
+    by: &VaryBy,
+    values: &[Option<String>],
+    head: RequestHead<'_>,
+    list: &mut List,
+) -> Result<(), Reason> {
+    list.cookies.extend(by.cookies.iter().cloned());
+    for (input, value) in by.values.iter().zip(values) {
+        if !shared.computed.learn(input) {
+            return Err(Reason::VaryConflict);
+        }
+        if (input.compute)(head) != *value {
+            tracing::warn!(target: "larder_http", "{}", Reason::VaryMisplaced);
+            return Err(Reason::VaryMisplaced);
+        }
+        list.values.push(input.name.clone());
+    }
+    Ok(())
+}
+
+fn session_touched(snapshot: &Snapshot, response: Option<&SessionMark>) -> bool {
+    let outside = RequestHead::from(snapshot).extensions().get::<SessionMark>();
+    [outside, response].into_iter().flatten().any(SessionMark::is_touched)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl Permit {
+    /// Takes the fill marker away, if there is one.
+    pub(super) async fn release(&self, shared: &Shared, key: &Key) {
+        if let Permit::Token(token) = self {
+            let token: Token = *token;
+            // If this fails the marker ends by itself.
+            let _ = shared.config.store.release(key, token, None).await;
+        }
+    }
+
+    /// The condition for storing.
+    pub(super) fn when(&self) -> Option<When> {
+        match self {
+            Permit::Token(token) => Some(When::Token(*token)),
+            Permit::Page(revision, ..) | Permit::Revision(revision) => {
+                Some(When::Revision(*revision))
+            }
+            Permit::Never | Permit::Outage => None,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The key of a URL.
+
+use larder_core::{KeyBuf, Namespace};
+use larder_http_rules::authority::{self, Authority};
+use larder_http_rules::{Reason, RequestFacts, overrides};
+
+use super::layer::Config;
+use crate::RequestHead;
+
+// The room of responses in a namespace; see ARCHITECTURE.md.
+const RESPONSES: &str = "h";
+
+/// Scheme, authority, path, query, what a proxy says it forwarded, and the route's partition. There is no way to make
+/// a key without an authority.
+pub(super) fn of_request(
+    config: &Config,
+    head: RequestHead<'_>,
+    facts: RequestFacts,
+) -> Result<KeyBuf, Reason> {
+    let authority = authority::effective(head.uri(), head.headers(), config.scheme)?;
+    of_target(config, head, facts, authority, head.uri().path(), head.uri().query())
+}
+
+/// The key of another target of the same origin, asked for in the same way.
+pub(super) fn of_target(
+    config: &Config,
+    head: RequestHead<'_>,
+    facts: RequestFacts,
+    authority: Authority<'_>,
+    path: &str,
+    query: Option<&str>,
+) -> Result<KeyBuf, Reason> {
+    let mut key = start(config.store.namespace());
+    key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
+    key.push(path);
+    key.push_optional(query);
+    if facts.any(RequestFacts::FORWARDED.union(RequestFacts::TRUSTED_OVERRIDE)) {
+        let mut written = Ok(());
+        key.push_with(|part| {
+            written = overrides::write_key_part(&config.policy, head.headers(), &mut |bytes| {
+                part.write(bytes);
+            });
+        });
+        written?;
+    } else {
+        key.push_optional(None::<&str>);
+    }
+    if let Some(identify) = &config.partition {
+        key.push("partition");
+        key.push_optional(identify(head));
+    }
+    Ok(key)
+}
+
+fn start(namespace: &Namespace) -> KeyBuf {
+    KeyBuf::new(namespace).part(RESPONSES)
+}

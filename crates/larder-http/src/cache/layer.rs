@@ -1,0 +1,224 @@
+//! Configuration.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use larder_cache::{Cache, Store};
+use larder_core::Tag;
+use larder_http_rules::authority::Scheme;
+use larder_http_rules::{Policy, RouteRule};
+use tower_layer::Layer;
+
+use super::passes::Passes;
+use super::service::Cached;
+use super::variants::{Computed, List};
+use crate::RequestHead;
+
+/// Caches responses; see the [module's documentation](super).
+#[derive(Clone)]
+#[must_use]
+pub struct CacheLayer {
+    config: Config,
+}
+
+pub(super) type Partition = Arc<dyn Fn(RequestHead<'_>) -> Option<String> + Send + Sync>;
+
+/// What a layer was told.
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) store: Store,
+    pub(super) policy: Policy,
+    pub(super) route: RouteRule,
+    pub(super) tags: Vec<Tag>,
+    pub(super) scheme: Scheme,
+    pub(super) partition: Option<Partition>,
+    /// What every response of the route varies on, besides its own `Vary`.
+    pub(super) base: List,
+    pub(super) status_name: Option<Arc<str>>,
+    pub(super) max_body: u64,
+    pub(super) max_head: usize,
+    pub(super) max_variants: usize,
+    pub(super) wait: Duration,
+    pub(super) deadline: Duration,
+    pub(super) pass_for: Duration,
+}
+
+/// What all services made by one layer share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) computed: Computed,
+    pub(super) passes: Passes,
+}
+
+impl CacheLayer {
+    /// Caches in that cache's store and namespace, with the safe defaults of an application.
+    pub fn new(cache: &Cache) -> Self {
+        CacheLayer {
+            config: Config {
+                store: cache.store().clone(),
+                policy: Policy::application(),
+                route: RouteRule::default(),
+                tags: Vec::new(),
+                scheme: Scheme::Http,
+                partition: None,
+                base: List::default(),
+                status_name: None,
+                max_body: 1024 * 1024,
+                max_head: 32 * 1024,
+                max_variants: 32,
+                wait: Duration::from_secs(3),
+                deadline: Duration::from_secs(30),
+                pass_for: Duration::from_secs(120),
+            },
+        }
+    }
+
+    /// The rules: [`Policy::application`] unless set, [`Policy::rfc9111`] for a proxy, or any of their parts changed.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.config.policy = policy;
+        self
+    }
+
+    /// The lifetime of this route's responses. It comes before the response's own `max-age`; a response that restricts
+    /// itself (`no-store`, `private`, `no-cache`, `max-age=0`, …) is obeyed all the same.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.config.route.ttl = Some(ttl);
+        self
+    }
+
+    /// The lifetime of responses that do not state one.
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.config.route.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Every response of this route also carries that tag.
+    ///
+    /// # Panics
+    ///
+    /// When the tag is empty or longer than 256 bytes.
+    pub fn tag(mut self, tag: &str) -> Self {
+        let tag = Tag::new(tag).unwrap_or_else(|error| panic!("CacheLayer::tag: {error}"));
+        self.config.tags.push(tag);
+        self
+    }
+
+    /// Also stores responses of these statuses, of those that the policy leaves to routes: 204, 302, 303 and 307, and
+    /// for at most ten seconds 404, 405 and 410.
+    pub fn statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.config.route.statuses.extend(statuses);
+        self
+    }
+
+    /// No cookie changes this route's responses: requests with cookies share what is stored.
+    pub fn shared_despite_cookies(mut self) -> Self {
+        self.config.route.credentials.shared_cookies = true;
+        self
+    }
+
+    /// These cookies change nothing: they are removed before the handler runs. A final `*` matches any ending.
+    pub fn ignore_cookies<'a>(mut self, patterns: impl IntoIterator<Item = &'a str>) -> Self {
+        for pattern in patterns {
+            self.config.route.credentials =
+                self.config.route.credentials.clone().ignore_cookie(pattern);
+        }
+        self
+    }
+
+    /// This cookie's value is part of the key, and no other cookie may change the response.
+    pub fn cookie(mut self, name: &str) -> Self {
+        self.config.route.credentials = self.config.route.credentials.clone().keyed_cookie(name);
+        self.config.base.cookies.push(name.into());
+        self.config.base.normalise();
+        self
+    }
+
+    /// Keeps a cache for each identity that `identify` finds in a request, for instance in an extension that an outer
+    /// layer made. With this, requests that carry credentials are stored and answered, each identity for itself;
+    /// `None` is an identity too. It must tell apart everybody whose answers differ.
+    pub fn partition_by(
+        mut self,
+        identify: impl Fn(RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.route.credentials = self.config.route.credentials.clone().partition();
+        self.config.partition = Some(Arc::new(identify));
+        self
+    }
+
+    /// The service is reached by `https`: the scheme of requests whose target does not name one. It is part of the
+    /// key, and decides which port goes without saying.
+    pub fn https(mut self) -> Self {
+        self.config.scheme = Scheme::Https;
+        self
+    }
+
+    /// Tells every client in `Cache-Status` (RFC 9211), under that name, whether its answer came from here, and why
+    /// not. Off unless set: it tells strangers too.
+    pub fn cache_status(mut self, name: &str) -> Self {
+        self.config.status_name = Some(name.into());
+        self
+    }
+
+    /// The largest body that is stored, 1 MiB unless set. A larger one is passed on as it comes.
+    pub fn max_body_bytes(mut self, bytes: u64) -> Self {
+        self.config.max_body = bytes;
+        self
+    }
+
+    /// The largest response head that is stored, 32 KiB unless set.
+    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_head = bytes;
+        self
+    }
+
+    /// How many variants of one URL are kept, 32 unless set; the oldest goes.
+    pub fn max_variants(mut self, variants: usize) -> Self {
+        self.config.max_variants = variants.max(1);
+        self
+    }
+
+    /// How long a request waits for another one's fill before it asks the handler itself. 3 s unless set.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.config.wait = wait;
+        self
+    }
+
+    /// How long a fill may take, from the handler's call to the body's end, to be stored and waited for. 30 s unless
+    /// set. A client that is still there gets its response however long it takes.
+    pub fn fill_deadline(mut self, deadline: Duration) -> Self {
+        self.config.deadline = deadline;
+        self
+    }
+
+    /// For how long a URL whose response could not be stored is not waited for (hit-for-miss). 2 minutes unless set.
+    pub fn pass_for(mut self, hold: Duration) -> Self {
+        self.config.pass_for = hold;
+        self
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = Cached<S>;
+
+    fn layer(&self, inner: S) -> Cached<S> {
+        Cached::new(
+            inner,
+            Arc::new(Shared {
+                config: self.config.clone(),
+                computed: Computed::default(),
+                passes: Passes::default(),
+            }),
+        )
+    }
+}
+
+impl fmt::Debug for CacheLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLayer")
+            .field("store", &self.config.store)
+            .field("route", &self.config.route)
+            .finish_non_exhaustive()
+    }
+}

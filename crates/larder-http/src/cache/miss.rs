@@ -1,0 +1,332 @@
+//! What memory could not answer: asking the store, waiting for another request's fill, or filling.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use larder_cache::{Joined, Landed, Lookup};
+use larder_core::{Entry, Key, KeyBuf, Moment, Revision};
+use larder_http_rules::cache_status::Forward;
+use larder_http_rules::{CredentialState, Reason, RequestFacts, Reuse};
+use tokio::sync::oneshot;
+use tower_service::Service;
+use tracing::Instrument;
+
+use super::body::ResponseBody;
+use super::fill::{Fill, Filled, Landing, may_store};
+use super::layer::Shared;
+use super::record::{Page, Variant};
+use super::service::{Asked, strip};
+use super::verdict::{self, Told};
+use super::wire;
+use crate::RequestHead;
+use crate::head::Snapshot;
+
+/// A request that was not answered from memory.
+pub(super) struct Missed<S> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inner: S,
+    pub(super) key: KeyBuf,
+    pub(super) facts: RequestFacts,
+    pub(super) only_if_cached: bool,
+}
+
+/// What a look into the store came to.
+enum Seen<B: Body> {
+    Answer(Response<ResponseBody<B>>),
+    Pass(Reason),
+    Miss { forward: Forward, reason: Reason, there: There },
+}
+
+/// What is stored under the key, and is no answer.
+#[derive(Clone)]
+pub(super) enum There {
+    Nothing,
+    /// A page of that revision, written at that time.
+    Page(Revision, Moment, Entry, Arc<Page>),
+    /// Something of that revision that must not be used.
+    Unusable(Revision),
+    /// The store cannot be asked.
+    Outage,
+}
+
+// A fill that was voided, or that made another variant, is looked at anew; after so many looks the handler is asked.
+const ROUNDS: usize = 4;
+
+impl<S> Missed<S> {
+    pub(super) async fn run<ReqB, ResB>(
+        self,
+        mut request: Request<ReqB>,
+        mut asked: Asked,
+    ) -> Result<Response<ResponseBody<ResB>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqB: Body + Send + 'static,
+        ResB: Body + Send + 'static,
+        ResB::Data: Send,
+        ResB::Error: Send + 'static,
+    {
+        let Missed { shared, mut inner, key, facts, only_if_cached } = self;
+        let config = &shared.config;
+        let snapshot = Arc::new(Snapshot::from(&request));
+        let head = RequestHead::from(&*snapshot);
+        let mut told = Told::new(&config.status_name, Forward::UriMiss, Reason::Miss);
+        // Its length was checked when it was looked up.
+        let Ok(key) = key.key() else {
+            return alone(&shared, &mut inner, request, &told).await;
+        };
+
+        for _ in 0..ROUNDS {
+            let look = std::mem::replace(&mut asked, Asked::Unknown);
+            let there = match shared.look(&key, look, head, facts).await {
+                Seen::Answer(response) => return Ok(response),
+                Seen::Pass(reason) => {
+                    let told = Told::new(&config.status_name, Forward::Request, reason);
+                    return alone(&shared, &mut inner, request, &told).await;
+                }
+                Seen::Miss { forward, reason, there } => {
+                    told.forward_because(forward, reason);
+                    there
+                }
+            };
+            if only_if_cached {
+                return Ok(gateway_timeout(&told));
+            }
+            let undeclared = matches!(
+                shared.view(head, facts, None).credentials,
+                CredentialState::Undeclared(_)
+            );
+            // A response to HEAD fills nothing, so nobody waits for it and it waits for nobody.
+            let Some(flight) = shared
+                .flight(&key, &there, head, undeclared)
+                .filter(|_| *head.method() == Method::GET)
+            else {
+                return alone(&shared, &mut inner, request, &told).await;
+            };
+            if shared.passes.holds(&flight, config.store.clock()) {
+                told.because(Reason::PassMark);
+                let response = alone(&shared, &mut inner, request, &told).await?;
+                if may_store(&shared, &snapshot, facts, &response).is_ok() {
+                    shared.passes.lift(&flight);
+                }
+                return Ok(response);
+            }
+            let passenger = match config.store.join(&flight, &key, &config.tags) {
+                Joined::Passenger(passenger) => passenger,
+                Joined::Pilot(pilot, _) => {
+                    let fill = Fill {
+                        shared: shared.clone(),
+                        key: key.clone(),
+                        flight,
+                        snapshot: snapshot.clone(),
+                        facts,
+                        there,
+                        told,
+                    };
+                    let (sender, receiver) = oneshot::channel();
+                    let task = fill.run(pilot, inner, request, sender);
+                    // In a task of its own: a client that goes away harms nobody.
+                    tokio::spawn(task.in_current_span());
+                    match receiver.await {
+                        Ok(Filled::Response(response)) => return Ok(response),
+                        Ok(Filled::Failed(error)) => return Err(error),
+                        Ok(Filled::Panicked(panic)) => std::panic::resume_unwind(panic),
+                        Ok(Filled::Again(again)) => {
+                            (inner, request, told) = *again;
+                            continue;
+                        }
+                        // The runtime is shutting down; this task ends with it.
+                        Err(_) => panic!("the fill of a cached response was lost"),
+                    }
+                }
+            };
+            told.collapsed();
+            let Ok(landed) = tokio::time::timeout(config.wait, passenger.arrive()).await else {
+                told.because(Reason::WaitTooLong);
+                return alone(&shared, &mut inner, request, &told).await;
+            };
+            match landed.as_ref().and_then(landing) {
+                Some((Landing::Fresh(variant, at), true)) => {
+                    let given = shared.given(variant, *at, head, facts, &told);
+                    if let Some(response) = given {
+                        return Ok(response);
+                    }
+                }
+                Some((Landing::Unstorable(reason), _)) => {
+                    told.because(*reason);
+                    return alone(&shared, &mut inner, request, &told).await;
+                }
+                Some(_) => {}
+                None => {
+                    told.because(Reason::FillFailed);
+                    return alone(&shared, &mut inner, request, &told).await;
+                }
+            }
+        }
+        alone(&shared, &mut inner, request, &told).await
+    }
+}
+
+fn landing(landed: &Landed) -> Option<(&Landing, bool)> {
+    let landing = landed.result.as_ref().ok()?.downcast_ref()?;
+    Some((landing, landed.shared))
+}
+
+async fn alone<S, ReqB, ResB>(
+    shared: &Shared,
+    inner: &mut S,
+    mut request: Request<ReqB>,
+    told: &Told,
+) -> Result<Response<ResponseBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body,
+{
+    strip(shared, &mut request);
+    let mut response = inner.call(request).await?.map(ResponseBody::passed);
+    told.forwarded(&mut response, false);
+    Ok(response)
+}
+
+fn gateway_timeout<B: Body>(told: &Told) -> Response<ResponseBody<B>> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    told.refused();
+    response
+}
+
+impl Shared {
+    async fn look<B: Body>(
+        &self,
+        key: &Key,
+        asked: Asked,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+    ) -> Seen<B> {
+        let miss = |reason, there| Seen::Miss { forward: Forward::UriMiss, reason, there };
+        let entry = match asked {
+            Asked::Nothing => return miss(Reason::Miss, There::Nothing),
+            Asked::Page(entry) => entry,
+            Asked::Unknown => match self.config.store.lookup(key, &self.config.tags).await {
+                Ok(Lookup::Hit(entry)) => entry,
+                Ok(Lookup::Miss) => return miss(Reason::Miss, There::Nothing),
+                Ok(Lookup::Invalidated(revision)) => {
+                    return miss(Reason::Miss, There::Unusable(revision));
+                }
+                Err(_) => return miss(Reason::StoreUnavailable, There::Outage),
+            },
+        };
+        let route = &self.config.route.credentials;
+        let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) else {
+            return miss(Reason::Miss, There::Unusable(entry.revision()));
+        };
+        let now = self.config.store.clock().now();
+        let written = entry.times().map_or(now, |times| times.written);
+        let there = There::Page(entry.revision(), written, entry, page.clone());
+
+        match self.selects(&page.newest, head) {
+            Ok(true) => return self.try_variant(&page.newest, written, head, facts, there),
+            Ok(false) => {}
+            Err(reason @ Reason::AmbiguousCookie) => return Seen::Pass(reason),
+            Err(reason) => return Seen::Miss { forward: Forward::VaryMiss, reason, there },
+        }
+        if let Some((variant, written)) = self.other(key, &page, head).await {
+            return self.try_variant(&variant, written, head, facts, there);
+        }
+        Seen::Miss { forward: Forward::VaryMiss, reason: Reason::VariantMiss, there }
+    }
+
+    fn try_variant<B: Body>(
+        &self,
+        variant: &Variant,
+        written: Moment,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+        there: There,
+    ) -> Seen<B> {
+        let clock = self.config.store.clock();
+        match self.judge(variant, clock.now().since(written), head, facts) {
+            Ok(answer) => {
+                let mut response = answer.respond(head, facts, || clock.wall());
+                verdict::hit(&self.config.status_name, response.headers_mut(), answer.ttl);
+                Seen::Answer(response)
+            }
+            Err(Reuse::Refuse(reason)) => Seen::Pass(reason),
+            Err(other) => Seen::Miss { forward: Forward::Stale, reason: other.reason(), there },
+        }
+    }
+
+    // One of the page's other variants, if it was made for such a request: one round trip for all lists.
+    async fn other(
+        &self,
+        key: &Key,
+        page: &Page,
+        head: RequestHead<'_>,
+    ) -> Option<(Arc<Variant>, Moment)> {
+        let selectors = self.selectors(page, head).ok()?;
+        let wanted: Vec<_> = page.lists.iter().zip(&selectors).collect();
+        let keys: Vec<Key> = wanted
+            .iter()
+            .map(|(list, selector)| Variant::name(list, selector))
+            .filter(|name| page.others.contains(name))
+            .filter_map(|name| variant_key(key, page.id, name))
+            .collect();
+        let entries = self.config.store.lookup_many(&keys).await.ok()?;
+        let route = &self.config.route.credentials;
+        entries.into_iter().flatten().find_map(|entry| {
+            let variant = entry.downcast_or(|encoded| wire::decode_variant(encoded, route))?;
+            // The name is a hash; what counts is what the record says.
+            let selected = wanted
+                .iter()
+                .any(|(list, selector)| **list == variant.list && ***selector == *variant.selector);
+            let written = entry.times()?.written;
+            selected.then_some((variant, written))
+        })
+    }
+
+    // The key under which fills of such requests are joined. Requests that the page tells apart, and requests with
+    // credentials that the route does not cover, fly apart.
+    fn flight(
+        &self,
+        key: &Key,
+        there: &There,
+        head: RequestHead<'_>,
+        undeclared: bool,
+    ) -> Option<Key> {
+        let mut flight = KeyBuf::from(key.as_ref()).part("f");
+        flight.push(if undeclared { "c" } else { "" });
+        if let There::Page(_, _, _, page) = there
+            && let Some(list) = page.lists.first()
+        {
+            let selector = list.select(&self.config.policy, head, &self.computed).ok();
+            flight.push_optional(selector);
+        }
+        flight.key().ok()
+    }
+
+    // What another request's fill made, if this request may have it too.
+    fn given<B: Body>(
+        &self,
+        variant: &Variant,
+        at: Moment,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+        told: &Told,
+    ) -> Option<Response<ResponseBody<B>>> {
+        if !self.selects(variant, head).ok()? {
+            return None;
+        }
+        let clock = self.config.store.clock();
+        let answer = self.judge(variant, clock.now().since(at), head, facts).ok()?;
+        let mut response = answer.respond(head, facts, || clock.wall());
+        told.shared(response.headers_mut(), answer.ttl);
+        Some(response)
+    }
+}
+
+/// Where a variant other than the newest is kept.
+pub(super) fn variant_key(key: &Key, page: u128, name: [u8; 16]) -> Option<Key> {
+    KeyBuf::from(key.as_ref()).part("v").part(page.to_be_bytes()).part(name).key().ok()
+}

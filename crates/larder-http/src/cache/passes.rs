@@ -1,0 +1,43 @@
+//! Hit-for-miss: URLs whose responses are not stored, so that nobody queues for them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use larder_core::{Clock, Key, Moment};
+use parking_lot::Mutex;
+
+/// The marks of one layer. Bounded: when it is full, the marks that have ended go, and if that frees nothing, all.
+#[derive(Default)]
+pub(super) struct Passes(Mutex<HashMap<Key, Moment>>);
+
+const MOST: usize = 16_384;
+
+impl Passes {
+    pub(super) fn holds(&self, key: &Key, clock: &Clock) -> bool {
+        let mut marks = self.0.lock();
+        match marks.get(key) {
+            None => false,
+            Some(until) if clock.now() < *until => true,
+            Some(_) => {
+                marks.remove(key);
+                false
+            }
+        }
+    }
+
+    pub(super) fn set(&self, key: &Key, hold: Duration, clock: &Clock) {
+        let now = clock.now();
+        let mut marks = self.0.lock();
+        if marks.len() >= MOST {
+            marks.retain(|_, until| now < *until);
+            if marks.len() >= MOST {
+                marks.clear();
+            }
+        }
+        marks.insert(key.clone(), now + hold);
+    }
+
+    pub(super) fn lift(&self, key: &Key) {
+        self.0.lock().remove(key);
+    }
+}

@@ -1,0 +1,138 @@
+//! What is stored for a URL: parsed once, read by every hit.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{AGE, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use larder_core::{Encoded, Live, Result as StoreResult};
+use larder_http_rules::{CredentialRule, Terms, date};
+
+use super::variants::List;
+use super::wire;
+
+/// The record of a URL: the newest variant, and how to find the others.
+pub(super) struct Page {
+    /// Names the other variants. A page that was removed and made anew has another id, so that nothing that belonged
+    /// to the old one is found again.
+    pub(super) id: u128,
+    /// The lists by which variants of this URL are told apart, newest first.
+    pub(super) lists: Vec<Arc<List>>,
+    /// The names of the other variants, newest first.
+    pub(super) others: Vec<[u8; 16]>,
+    /// The newest variant.
+    pub(super) newest: Arc<Variant>,
+}
+
+/// One stored response and the request values that select it.
+pub(super) struct Variant {
+    pub(super) list: Arc<List>,
+    /// The route's rule for credentials together with the list's cookies, where they differ.
+    pub(super) rule: Option<CredentialRule>,
+    pub(super) selector: Box<[u8]>,
+    pub(super) response: Stored,
+}
+
+/// A stored response.
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub(super) status: StatusCode,
+    /// Complete, with a slot for `Age`: a hit clones the map and overwrites the slot, which moves nothing.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) trailers: Option<Arc<HeaderMap>>,
+    pub(super) terms: Terms,
+    pub(super) last_modified: Option<SystemTime>,
+}
+
+impl Stored {
+    pub(super) fn new(
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+        terms: Terms,
+        now: SystemTime,
+    ) -> Self {
+        headers.insert(AGE, HeaderValue::from_static("0"));
+        Stored {
+            status,
+            last_modified: date::parse_field(&headers, LAST_MODIFIED, now),
+            headers,
+            body,
+            trailers: trailers.map(Arc::new),
+            terms,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        let fields = |map: &HeaderMap| {
+            let text: usize = map.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+            112 * map.len() + text
+        };
+        size_of::<Self>()
+            + self.body.len()
+            + fields(&self.headers)
+            + self.trailers.as_deref().map_or(0, fields)
+    }
+}
+
+impl Variant {
+    /// What this variant is called among the others of its page.
+    pub(super) fn name(list: &List, selector: &[u8]) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&wire::list(list));
+        hasher.update(selector);
+        let mut name = [0; 16];
+        name.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        name
+    }
+
+    /// The same variant, so much older: for a record that is written anew.
+    pub(super) fn aged(&self, by: Duration) -> Variant {
+        let mut response = self.response.clone();
+        response.terms.initial_age = response.terms.age(by);
+        Variant {
+            list: self.list.clone(),
+            rule: self.rule.clone(),
+            selector: self.selector.clone(),
+            response,
+        }
+    }
+
+    fn own_weight(&self) -> usize {
+        size_of::<Self>() + self.selector.len() + 64 + self.response.weight()
+    }
+}
+
+impl Page {
+    /// The first page of a URL.
+    pub(super) fn first(variant: Arc<Variant>) -> Self {
+        let lists = vec![variant.list.clone()];
+        Page { id: rand::random(), lists, others: Vec::new(), newest: variant }
+    }
+}
+
+impl Live for Page {
+    fn encode(&self) -> StoreResult<Encoded> {
+        Ok(wire::encode_page(self))
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+            + 16 * self.others.len()
+            + 64 * self.lists.len()
+            + self.newest.own_weight()
+    }
+}
+
+impl Live for Variant {
+    fn encode(&self) -> StoreResult<Encoded> {
+        Ok(wire::encode_variant(self))
+    }
+
+    fn weight(&self) -> usize {
+        self.own_weight()
+    }
+}

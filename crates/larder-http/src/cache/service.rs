@@ -1,0 +1,211 @@
+//! The service: hits inside `call`, everything else handed on.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use larder_core::{KeyBuf, Peek};
+use larder_http_rules::cache_status::Forward;
+use larder_http_rules::{Handling, Reason, RequestFacts, Reuse, cookies, request};
+use tower_service::Service;
+
+use super::body::ResponseBody;
+use super::future::ResponseFuture;
+use super::layer::Shared;
+use super::record::Page;
+use super::verdict::{self, Told};
+use super::{invalidate, key, miss};
+use crate::RequestHead;
+
+/// A service whose responses are cached; made by [`CacheLayer`](super::CacheLayer).
+#[derive(Clone)]
+pub struct Cached<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Cached<S> {
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Cached { inner, shared }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+/// What is known of a request after one look.
+enum Opening<B: Body> {
+    Hit(Response<ResponseBody<B>>),
+    /// Not for the cache.
+    Pass(Forward, Reason),
+    /// Passed on; a non-error answer invalidates.
+    Unsafe(RequestFacts),
+    /// Not answered from memory.
+    Miss {
+        key: KeyBuf,
+        facts: RequestFacts,
+        only_if_cached: bool,
+        asked: Asked,
+    },
+}
+
+/// What memory said.
+pub(super) enum Asked {
+    /// It is not there.
+    Nothing,
+    /// A page is there whose newest variant does not answer this request.
+    Page(larder_core::Entry),
+    /// Only the store can tell.
+    Unknown,
+}
+
+impl Shared {
+    fn open<ReqB: Body, ResB: Body>(&self, request: &Request<ReqB>) -> Opening<ResB> {
+        let config = &self.config;
+        let head = RequestHead::from(request);
+        let facts = RequestFacts::scan(&config.policy, head.headers());
+        let only_if_cached =
+            match request::handling(&config.policy, head.method(), facts, head.headers()) {
+                Handling::Lookup { only_if_cached } => only_if_cached,
+                Handling::Bypass(reason @ Reason::Method) => {
+                    return Opening::Pass(Forward::Method, reason);
+                }
+                Handling::Bypass(reason) => return Opening::Pass(Forward::Bypass, reason),
+                Handling::Unsafe => return Opening::Unsafe(facts),
+            };
+        // In HTTP/2 no field need announce content.
+        if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+            return Opening::Pass(Forward::Bypass, Reason::RequestContent);
+        }
+        let key = match key::of_request(config, head, facts) {
+            Ok(key) => key,
+            Err(reason) => return Opening::Pass(Forward::Bypass, reason),
+        };
+        let Ok(borrowed) = key.as_ref() else {
+            return Opening::Pass(Forward::Bypass, Reason::KeyTooLong);
+        };
+        let asked = match config.store.peek(borrowed) {
+            Peek::Miss => Asked::Nothing,
+            Peek::Ask => Asked::Unknown,
+            Peek::Hit(entry) => match entry.downcast::<Page>() {
+                None => Asked::Unknown,
+                Some(page) => match self.answer(page, &entry, head, facts) {
+                    Ok(response) => return Opening::Hit(response),
+                    Err(Reuse::Refuse(reason)) => return Opening::Pass(Forward::Request, reason),
+                    Err(_) => Asked::Page(entry),
+                },
+            },
+        };
+        Opening::Miss { key, facts, only_if_cached, asked }
+    }
+
+    // The page's newest variant as the response, or why not.
+    fn answer<B: Body>(
+        &self,
+        page: &Page,
+        entry: &larder_core::Entry,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+    ) -> Result<Response<ResponseBody<B>>, Reuse> {
+        let variant = &page.newest;
+        match self.selects(variant, head) {
+            Ok(true) => {}
+            Ok(false) => return Err(Reuse::Fetch(Reason::VariantMiss)),
+            Err(reason @ Reason::AmbiguousCookie) => return Err(Reuse::Refuse(reason)),
+            Err(reason) => return Err(Reuse::Fetch(reason)),
+        }
+        let clock = self.config.store.clock();
+        let written = entry.times().map(|times| times.written);
+        let resident = written.map_or_else(Default::default, |at| clock.now().since(at));
+        let answer = self.judge(variant, resident, head, facts)?;
+        let mut response = answer.respond(head, facts, || clock.wall());
+        verdict::hit(&self.config.status_name, response.headers_mut(), answer.ttl);
+        Ok(response)
+    }
+}
+
+impl<S, ReqB, ResB> Service<Request<ReqB>> for Cached<S>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    ReqB: Body + Send + 'static,
+    ResB: Body + Send + 'static,
+    ResB::Data: Send,
+    ResB::Error: Send + 'static,
+{
+    type Response = Response<ResponseBody<ResB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResB, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let config = &self.shared.config;
+        match self.shared.open(&request) {
+            Opening::Hit(response) => ResponseFuture::hit(response),
+            Opening::Pass(forward, reason) => {
+                self.strip(&mut request);
+                let told = Told::new(&config.status_name, forward, reason);
+                ResponseFuture::passed(self.inner.call(request), told)
+            }
+            Opening::Unsafe(facts) => {
+                let shared = self.shared.clone();
+                let targets = invalidate::Targets::of(&request, facts);
+                self.strip(&mut request);
+                let response = self.inner.call(request);
+                ResponseFuture::boxed(Box::pin(invalidate::after(shared, targets, response)))
+            }
+            Opening::Miss { key, facts, only_if_cached, asked } => {
+                // The service that was polled ready is the one that is called.
+                let next = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, next);
+                let missed = miss::Missed {
+                    shared: self.shared.clone(),
+                    inner: ready,
+                    key,
+                    facts,
+                    only_if_cached,
+                };
+                ResponseFuture::boxed(Box::pin(missed.run(request, asked)))
+            }
+        }
+    }
+}
+
+impl<S> Cached<S> {
+    // What the route ignores is removed before the handler runs, whether or not the cache is used: otherwise it would
+    // change what others get.
+    fn strip<B>(&self, request: &mut Request<B>) {
+        strip(&self.shared, request);
+    }
+}
+
+pub(super) fn strip<B>(shared: &Shared, request: &mut Request<B>) {
+    let ignored = &shared.config.route.credentials.ignored_cookies;
+    if !ignored.is_empty() {
+        cookies::remove(request.headers_mut(), ignored);
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Cached<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,256 @@
+//! One body for two: the client's stream and the bounded copy that is stored.
+
+use std::any::Any;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+
+use super::body::shared;
+
+/// A body that is being copied, as far as the copy has come.
+///
+/// The copy is made by the fill's own task and does not wait for the client. What the client has not read yet is in the
+/// copy already; when the copy is given up, the rest of the body goes to the client as it comes.
+pub(super) struct Copying<B: Body> {
+    body: Pin<Box<B>>,
+    frames: Vec<Bytes>,
+    bytes: u64,
+    limit: u64,
+    expected: Option<u64>,
+}
+
+/// How a copy ended.
+pub(super) enum Copied<E> {
+    /// The whole body.
+    Complete(Bytes, Option<HeaderMap>),
+    /// It is larger than the limit.
+    TooLarge,
+    /// The body failed.
+    Failed(E),
+    /// It ended, and not where it had said.
+    Truncated(Option<HeaderMap>),
+}
+
+// What a frame costs beside its bytes, so that a flood of tiny frames meets the limit too.
+const FRAME_COST: u64 = 64;
+
+impl<B: Body> Copying<B> {
+    /// `expected` is what `Content-Length` says; nothing is allocated on its word.
+    pub(super) fn new(body: B, limit: u64, expected: Option<u64>) -> Self {
+        Copying { body: Box::pin(body), frames: Vec::new(), bytes: 0, limit, expected }
+    }
+
+    /// Copies on; `seen` is told of each frame.
+    pub(super) fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut seen: impl FnMut(&Bytes),
+    ) -> Poll<Copied<B::Error>> {
+        loop {
+            let frame = match self.body.as_mut().poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(self.complete(None)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Copied::Failed(error)),
+                Poll::Ready(Some(Ok(frame))) => shared(frame),
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    seen(&data);
+                    self.bytes += data.len() as u64;
+                    self.frames.push(data);
+                    let cost = self.bytes + FRAME_COST * (self.frames.len() as u64 - 1);
+                    if cost > self.limit {
+                        return Poll::Ready(Copied::TooLarge);
+                    }
+                }
+                // Trailers are the last frame.
+                Err(frame) => {
+                    return Poll::Ready(self.complete(frame.into_trailers().ok()));
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, trailers: Option<HeaderMap>) -> Copied<B::Error> {
+        if self.expected.is_some_and(|expected| expected != self.bytes) {
+            return Copied::Truncated(trailers);
+        }
+        let body = match &mut *self.frames {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            frames => {
+                let mut whole = BytesMut::with_capacity(self.bytes as usize);
+                frames.iter().for_each(|frame| whole.extend_from_slice(frame));
+                whole.freeze()
+            }
+        };
+        Copied::Complete(body, trailers)
+    }
+
+    /// What was copied so far, and the body that has the rest.
+    pub(super) fn into_parts(self) -> (Vec<Bytes>, Pin<Box<B>>) {
+        (self.frames, self.body)
+    }
+
+    /// Frames that were copied so far.
+    pub(super) fn frames(&self) -> &[Bytes] {
+        &self.frames
+    }
+}
+
+/// The writing half: the fill tells the client's reader what comes.
+pub(super) struct Writer<B: Body>(Arc<Mutex<State<B>>>);
+
+/// The reading half, inside the client's body.
+pub(super) struct Reader<B: Body> {
+    state: ReaderState<B>,
+    read: u64,
+    size: SizeHint,
+}
+
+enum ReaderState<B: Body> {
+    Shared { shared: Arc<Mutex<State<B>>>, next: usize },
+    Rest(Pin<Box<B>>),
+    Done,
+}
+
+struct State<B: Body> {
+    frames: Vec<Bytes>,
+    end: Option<End<B>>,
+    waker: Option<Waker>,
+}
+
+enum End<B: Body> {
+    Complete(Option<HeaderMap>),
+    Failed(B::Error),
+    // The copy was given up.
+    Rest(Pin<Box<B>>),
+    // The body panicked, or the fill was lost. The client's task panics as it would have without a cache.
+    Panicked(Panic),
+}
+
+/// What a panic threw.
+pub(super) type Panic = Box<dyn Any + Send>;
+
+/// A pair, beginning with these frames. `size` is what is known of the whole body.
+pub(super) fn pair<B: Body>(frames: Vec<Bytes>, size: SizeHint) -> (Writer<B>, Reader<B>) {
+    let shared = Arc::new(Mutex::new(State { frames, end: None, waker: None }));
+    let state = ReaderState::Shared { shared: shared.clone(), next: 0 };
+    (Writer(shared), Reader { state, read: 0, size })
+}
+
+impl<B: Body> Writer<B> {
+    pub(super) fn push(&self, frame: Bytes) {
+        self.change(|state| state.frames.push(frame));
+    }
+
+    pub(super) fn complete(self, trailers: Option<HeaderMap>) {
+        self.change(|state| state.end = Some(End::Complete(trailers)));
+    }
+
+    pub(super) fn fail(self, error: B::Error) {
+        self.change(|state| state.end = Some(End::Failed(error)));
+    }
+
+    pub(super) fn panicked(self, panic: Panic) {
+        self.change(|state| state.end = Some(End::Panicked(panic)));
+    }
+
+    pub(super) fn hand_over(self, rest: Pin<Box<B>>) {
+        self.change(|state| state.end = Some(End::Rest(rest)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State<B>)) {
+        let waker = {
+            let mut state = self.0.lock();
+            change(&mut state);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<B: Body> Drop for Writer<B> {
+    fn drop(&mut self) {
+        let lost = || End::Panicked(Box::new("the fill of a cached response was lost"));
+        self.change(|state| {
+            state.end.get_or_insert_with(lost);
+        });
+    }
+}
+
+impl<B: Body> Reader<B> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        loop {
+            let next_state = match &mut self.state {
+                ReaderState::Done => return Poll::Ready(None),
+                ReaderState::Rest(body) => {
+                    let frame = std::task::ready!(body.as_mut().poll_frame(cx));
+                    return Poll::Ready(frame.map(|frame| frame.map(shared)));
+                }
+                ReaderState::Shared { shared, next } => {
+                    let mut state = shared.lock();
+                    if let Some(frame) = state.frames.get(*next) {
+                        *next += 1;
+                        self.read += frame.len() as u64;
+                        return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
+                    }
+                    match state.end.take() {
+                        None => {
+                            state.waker = Some(cx.waker().clone());
+                            return Poll::Pending;
+                        }
+                        Some(End::Complete(trailers)) => {
+                            drop(state);
+                            self.state = ReaderState::Done;
+                            return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))));
+                        }
+                        Some(End::Failed(error)) => {
+                            drop(state);
+                            self.state = ReaderState::Done;
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                        Some(End::Panicked(panic)) => {
+                            drop(state);
+                            self.state = ReaderState::Done;
+                            std::panic::resume_unwind(panic);
+                        }
+                        Some(End::Rest(body)) => ReaderState::Rest(body),
+                    }
+                }
+            };
+            self.state = next_state;
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match &self.state {
+            ReaderState::Done => true,
+            ReaderState::Rest(body) => body.is_end_stream(),
+            ReaderState::Shared { .. } => false,
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        if let ReaderState::Rest(body) = &self.state {
+            return body.size_hint();
+        }
+        let mut left = SizeHint::new();
+        left.set_lower(self.size.lower().saturating_sub(self.read));
+        if let Some(upper) = self.size.upper() {
+            left.set_upper(upper.saturating_sub(self.read));
+        }
+        left
+    }
+}

@@ -1,0 +1,120 @@
+//! What tells the variants of one URL apart.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use larder_http_rules::cookies::{self, CookieValue};
+use larder_http_rules::vary::{self, Selected};
+use larder_http_rules::{CredentialRule, Policy, Reason};
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::RequestHead;
+use crate::mark::{Compute, ComputedBy};
+
+/// The inputs that one response varied on: sorted and without repetition, so that equal lists are equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct List {
+    pub(super) headers: Vec<HeaderName>,
+    pub(super) cookies: Vec<Box<str>>,
+    pub(super) values: Vec<Box<str>>,
+}
+
+/// A request's values for a list, framed; up to 128 bytes on the stack.
+pub(super) type Selector = SmallVec<[u8; 128]>;
+
+impl List {
+    pub(super) fn normalise(&mut self) {
+        self.headers.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        self.headers.dedup();
+        self.cookies.sort_unstable();
+        self.cookies.dedup();
+        self.values.sort_unstable();
+        self.values.dedup();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.cookies.is_empty() && self.values.is_empty()
+    }
+
+    /// The route's rule for credentials, with the cookies of this list declared; `None` when that changes nothing.
+    pub(super) fn rule(&self, route: &CredentialRule) -> Option<CredentialRule> {
+        let undeclared = |name: &&Box<str>| !route.keyed_cookies.contains(*name);
+        if !self.cookies.iter().any(|name| undeclared(&name)) {
+            return None;
+        }
+        Some(
+            self.cookies
+                .iter()
+                .filter(undeclared)
+                .fold(route.clone(), |rule, name| rule.keyed_cookie(name)),
+        )
+    }
+
+    /// A request's values. Equal selectors of one list mean requests that the list does not tell apart.
+    pub(super) fn select(
+        &self,
+        policy: &Policy,
+        head: RequestHead<'_>,
+        computed: &Computed,
+    ) -> Result<Selector, Reason> {
+        let mut selector = Selector::new();
+        let mut long = Selected::Short;
+        if !self.headers.is_empty() {
+            let mut out = |bytes: &[u8]| selector.extend_from_slice(bytes);
+            long = vary::select(policy, &self.headers, head.headers(), &mut out);
+        }
+        for name in &self.cookies {
+            match cookies::value(head.headers(), name) {
+                CookieValue::Absent => selector.push(0),
+                CookieValue::One(value) => frame(&mut selector, value),
+                CookieValue::Several => return Err(Reason::AmbiguousCookie),
+            }
+        }
+        for name in &self.values {
+            // Not known on this node yet: the handler's response will tell it.
+            let compute = computed.get(name).ok_or(Reason::VariantUnknown)?;
+            match compute(head) {
+                None => selector.push(0),
+                Some(value) => frame(&mut selector, value.as_bytes()),
+            }
+        }
+        // Clients choose these values; what is kept of them is bounded.
+        if long == Selected::Long || selector.len() > 1024 {
+            let digest = blake3::hash(&selector);
+            selector.clear();
+            selector.extend_from_slice(b"blake3");
+            selector.extend_from_slice(digest.as_bytes());
+        }
+        Ok(selector)
+    }
+}
+
+fn frame(selector: &mut Selector, value: &[u8]) {
+    selector.push(1);
+    selector.extend_from_slice(&(value.len() as u32).to_be_bytes());
+    selector.extend_from_slice(value);
+}
+
+/// The computed inputs that this node has met, by name.
+#[derive(Default)]
+pub(super) struct Computed(RwLock<Vec<(Box<str>, Compute)>>);
+
+impl Computed {
+    fn get(&self, name: &str) -> Option<Compute> {
+        let known = self.0.read();
+        known.iter().find(|(known, _)| **known == *name).map(|(_, compute)| compute.clone())
+    }
+
+    /// Takes note of an input. False when another one already has its name: two under one name could mix variants.
+    pub(super) fn learn(&self, input: &ComputedBy) -> bool {
+        let mut known = self.0.write();
+        match known.iter().find(|(name, _)| *name == input.name) {
+            Some((_, compute)) => Arc::ptr_eq(compute, &input.compute),
+            None => {
+                known.push((input.name.clone(), input.compute.clone()));
+                true
+            }
+        }
+    }
+}

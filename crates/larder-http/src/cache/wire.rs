@@ -1,0 +1,212 @@
+//! Records as bytes: a small framed head, the body apart and never copied by reading.
+//!
+//! Numbers are big-endian. Everything that is read is checked; whatever is not exactly right is no record, and a length
+//! is never believed further than the bytes that are there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use larder_core::Encoded;
+use larder_http_rules::{CredentialRule, FreshnessSource, Terms};
+
+use super::record::{Page, Stored, Variant};
+use super::variants::List;
+
+// Codec numbers of this crate's records; the engine's own are below 16.
+const PAGE: u8 = 16;
+const VARIANT: u8 = 17;
+
+const MAX_LISTS: usize = 16;
+
+pub(super) fn encode_page(page: &Page) -> Encoded {
+    let mut head = BytesMut::with_capacity(512);
+    head.put_u128(page.id);
+    head.put_u8(page.lists.len() as u8);
+    for one in &page.lists {
+        block(&mut head, &list(one));
+    }
+    head.put_u16(page.others.len() as u16);
+    page.others.iter().for_each(|name| head.put_slice(name));
+    put_variant(&mut head, &page.newest);
+    Encoded { codec: PAGE, head: head.freeze(), body: page.newest.response.body.clone() }
+}
+
+pub(super) fn encode_variant(variant: &Variant) -> Encoded {
+    let mut head = BytesMut::with_capacity(512);
+    put_variant(&mut head, variant);
+    Encoded { codec: VARIANT, head: head.freeze(), body: variant.response.body.clone() }
+}
+
+pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<Page> {
+    if encoded.codec != PAGE {
+        return None;
+    }
+    let mut head = encoded.head.clone();
+    let id = head.try_get_u128().ok()?;
+    let count = head.try_get_u8().ok()? as usize;
+    if count > MAX_LISTS {
+        return None;
+    }
+    let mut lists = Vec::with_capacity(count);
+    for _ in 0..count {
+        lists.push(Arc::new(get_list(&mut take_block(&mut head)?)?));
+    }
+    let count = head.try_get_u16().ok()? as usize;
+    let names = take(&mut head, count.checked_mul(16)?)?;
+    let others = names.chunks_exact(16).filter_map(|name| name.try_into().ok()).collect();
+    let newest = Arc::new(get_variant(&mut head, &encoded.body, route)?);
+    head.is_empty().then_some(Page { id, lists, others, newest })
+}
+
+pub(super) fn decode_variant(encoded: &Encoded, route: &CredentialRule) -> Option<Variant> {
+    if encoded.codec != VARIANT {
+        return None;
+    }
+    let mut head = encoded.head.clone();
+    let variant = get_variant(&mut head, &encoded.body, route)?;
+    head.is_empty().then_some(variant)
+}
+
+/// A list, framed: equal lists, equal bytes.
+pub(super) fn list(list: &List) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u16(list.headers.len() as u16);
+    list.headers.iter().for_each(|name| block(&mut out, name.as_str().as_bytes()));
+    for names in [&list.cookies, &list.values] {
+        out.put_u16(names.len() as u16);
+        names.iter().for_each(|name| block(&mut out, name.as_bytes()));
+    }
+    out
+}
+
+fn get_list(from: &mut Bytes) -> Option<List> {
+    let mut list = List::default();
+    for _ in 0..from.try_get_u16().ok()? {
+        list.headers.push(HeaderName::from_bytes(&take_block(from)?).ok()?);
+    }
+    for names in [&mut list.cookies, &mut list.values] {
+        for _ in 0..from.try_get_u16().ok()? {
+            names.push(std::str::from_utf8(&take_block(from)?).ok()?.into());
+        }
+    }
+    from.is_empty().then_some(list)
+}
+
+fn put_variant(out: &mut BytesMut, variant: &Variant) {
+    block(out, &list(&variant.list));
+    block(out, &variant.selector);
+    let stored = &variant.response;
+    out.put_u16(stored.status.as_u16());
+    put_terms(out, &stored.terms);
+    put_fields(out, &stored.headers);
+    match &stored.trailers {
+        None => out.put_u8(0),
+        Some(trailers) => {
+            out.put_u8(1);
+            put_fields(out, trailers);
+        }
+    }
+}
+
+fn get_variant(head: &mut Bytes, body: &Bytes, route: &CredentialRule) -> Option<Variant> {
+    let list = get_list(&mut take_block(head)?)?;
+    let selector = take_block(head)?;
+    let status = StatusCode::from_u16(head.try_get_u16().ok()?).ok()?;
+    let terms = get_terms(head)?;
+    let headers = get_fields(head)?;
+    let trailers = match head.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(get_fields(head)?),
+        _ => return None,
+    };
+    // The head was verified by its checksum; the time only serves two-digit years, which nobody here wrote.
+    let now = std::time::SystemTime::UNIX_EPOCH;
+    Some(Variant {
+        rule: list.rule(route),
+        list: Arc::new(list),
+        selector: selector[..].into(),
+        response: Stored::new(status, headers, body.clone(), trailers, terms, now),
+    })
+}
+
+const SOURCES: [FreshnessSource; 7] = [
+    FreshnessSource::None,
+    FreshnessSource::Route,
+    FreshnessSource::Default,
+    FreshnessSource::SMaxAge,
+    FreshnessSource::MaxAge,
+    FreshnessSource::Expires,
+    FreshnessSource::Heuristic,
+];
+
+fn put_terms(out: &mut BytesMut, terms: &Terms) {
+    for duration in
+        [terms.lifetime, terms.initial_age, terms.stale_while_revalidate, terms.stale_if_error]
+    {
+        out.put_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+    let source = SOURCES.iter().position(|source| *source == terms.source).unwrap_or(0);
+    out.put_u8(source as u8);
+    let flags = [
+        terms.no_cache,
+        terms.forbids_stale,
+        terms.shared_despite_credentials,
+        terms.has_validator,
+    ];
+    out.put_u8(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+}
+
+fn get_terms(from: &mut Bytes) -> Option<Terms> {
+    let mut duration = || from.try_get_u64().ok().map(Duration::from_millis);
+    let (lifetime, initial_age) = (duration()?, duration()?);
+    let (stale_while_revalidate, stale_if_error) = (duration()?, duration()?);
+    let source = *SOURCES.get(from.try_get_u8().ok()? as usize)?;
+    let flags = from.try_get_u8().ok()?;
+    Some(Terms {
+        lifetime,
+        source,
+        initial_age,
+        no_cache: flags & 1 != 0,
+        forbids_stale: flags & 2 != 0,
+        stale_while_revalidate,
+        stale_if_error,
+        shared_despite_credentials: flags & 4 != 0,
+        has_validator: flags & 8 != 0,
+    })
+}
+
+fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
+    out.put_u16(fields.len() as u16);
+    for (name, value) in fields {
+        block(out, name.as_str().as_bytes());
+        block(out, value.as_bytes());
+    }
+}
+
+fn get_fields(from: &mut Bytes) -> Option<HeaderMap> {
+    let count = from.try_get_u16().ok()? as usize;
+    // Each field takes at least eight bytes, so a false count allocates no more than the input allows.
+    let mut fields = HeaderMap::with_capacity(count.min(from.len() / 8));
+    for _ in 0..count {
+        let name = HeaderName::from_bytes(&take_block(from)?).ok()?;
+        let value = HeaderValue::from_maybe_shared(take_block(from)?).ok()?;
+        fields.try_append(name, value).ok()?;
+    }
+    Some(fields)
+}
+
+fn block(out: &mut impl BufMut, bytes: &[u8]) {
+    out.put_u32(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+fn take_block(from: &mut Bytes) -> Option<Bytes> {
+    let length = from.try_get_u32().ok()? as usize;
+    take(from, length)
+}
+
+fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
+    (length <= from.len()).then(|| from.split_to(length))
+}

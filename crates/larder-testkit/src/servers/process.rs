@@ -1,0 +1,104 @@
+//! One child process and its directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A process that is killed when this is dropped, or when the test's process ends in any other way.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    // A shell that reads from us until we end, and then kills the child.
+    watcher: Option<Child>,
+}
+
+impl Process {
+    /// Starts it, with its output in a file.
+    pub(super) fn start(binary: &Path, args: &[String], log: &Path) -> Self {
+        let output = fs::File::create(log).expect("the log file can be made");
+        let errors = output.try_clone().expect("a file can be opened twice");
+        let child = Command::new(binary)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
+        let watcher = Command::new("sh")
+            .args(["-c", "read -r _; kill -9 \"$1\"", "watcher", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok();
+        Process { child, watcher }
+    }
+
+    /// Whether it has ended by itself.
+    pub(super) fn ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal by name.
+    pub(super) fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "the signal {name} cannot be sent");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The watcher goes first: it must not kill a later process of the same number.
+        if let Some(mut watcher) = self.watcher.take() {
+            let _ = watcher.kill();
+            let _ = watcher.wait();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A new directory that is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    pub(super) fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("larder-{name}-{:016x}", rand::random::<u64>()));
+        fs::create_dir(&path).expect("a temporary directory can be made");
+        Directory(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The first of these programs that is there: the environment's, or one on the path.
+pub(super) fn find(variable: &str, names: &[&str], advice: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        let path = PathBuf::from(path);
+        assert!(path.exists(), "{variable} names {}, which is not there", path.display());
+        return path;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    names
+        .iter()
+        .flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("none of {names:?} is installed. {advice}, or set {variable}"))
+}
+
+/// A port that nobody listens on at this moment.
+pub(super) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port can be bound");
+    listener.local_addr().expect("a bound socket has an address").port()
+}

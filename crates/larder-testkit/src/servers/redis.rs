@@ -1,0 +1,274 @@
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::process::{Directory, Process, find, free_port};
+
+/// How a [`RedisServer`] is started.
+#[derive(Clone, Debug, Default)]
+pub struct RedisOptions {
+    args: Vec<String>,
+    password: Option<String>,
+    user: Option<(String, String)>,
+}
+
+impl RedisOptions {
+    /// One more directive: `directive("maxmemory", &["1mb"])`.
+    #[must_use]
+    pub fn directive(mut self, name: &str, values: &[&str]) -> Self {
+        self.args.push(format!("--{name}"));
+        self.args.extend(values.iter().map(|value| (*value).to_owned()));
+        self
+    }
+
+    /// At most so much memory, and what to do then (`noeviction`, `allkeys-lru` …).
+    #[must_use]
+    pub fn max_memory(self, bytes: &str, policy: &str) -> Self {
+        self.directive("maxmemory", &[bytes]).directive("maxmemory-policy", &[policy])
+    }
+
+    /// The default user's password.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self.directive("requirepass", &[password])
+    }
+
+    /// A user with a password and ACL rules (`~* &* +@all`), who is the one in [`RedisServer::url`].
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str, rules: &str) -> Self {
+        self.user = Some((name.to_owned(), password.to_owned()));
+        let secret = format!(">{password}");
+        let words: Vec<&str> = [name, "on", &secret].into_iter().chain(rules.split(' ')).collect();
+        self.directive("user", &words)
+    }
+
+    /// Starts a server so.
+    ///
+    /// # Panics
+    ///
+    /// When no server is installed, or it does not start.
+    pub async fn start(self) -> RedisServer {
+        let binary = find(
+            "LARDER_REDIS_SERVER",
+            &["redis-server", "valkey-server"],
+            "Install it with `apt-get install redis-server` or `brew install redis`",
+        );
+        // Between finding a port and listening on it, somebody else may take it.
+        for _ in 0..10 {
+            let mut server = RedisServer {
+                process: None,
+                port: free_port(),
+                binary: binary.clone(),
+                directory: Directory::new("redis"),
+                options: self.clone(),
+            };
+            if server.spawn(Duration::from_secs(20)).await {
+                return server;
+            }
+        }
+        panic!("every port that was free a moment ago is taken");
+    }
+}
+
+/// A Redis or Valkey server of one's own.
+///
+/// `LARDER_REDIS_SERVER` names the binary; otherwise `redis-server` or `valkey-server` is looked for.
+///
+/// ```no_run
+/// # #[tokio::main]
+/// # async fn main() {
+/// use larder_testkit::servers::RedisServer;
+///
+/// let server = RedisServer::start().await;
+/// println!("{}", server.url());
+/// server.freeze(); // accepts connections, and answers nothing
+/// server.thaw();
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct RedisServer {
+    // First, so that it ends before its directory goes.
+    process: Option<Process>,
+    port: u16,
+    binary: PathBuf,
+    directory: Directory,
+    options: RedisOptions,
+}
+
+impl RedisServer {
+    /// Starts one that keeps nothing on disk and asks for no password.
+    ///
+    /// # Panics
+    ///
+    /// When no server is installed, or it does not start.
+    pub async fn start() -> Self {
+        Self::options().start().await
+    }
+
+    /// Starts with options.
+    pub fn options() -> RedisOptions {
+        RedisOptions::default()
+    }
+
+    /// Where it listens, credentials included: `redis://127.0.0.1:40000`.
+    pub fn url(&self) -> String {
+        self.url_at(self.port)
+    }
+
+    /// The same, through something that listens on another port of this machine, such as a
+    /// [`FaultProxy`](crate::proxy::FaultProxy).
+    pub fn url_at(&self, port: u16) -> String {
+        let login = match (&self.options.user, &self.options.password) {
+            (Some((name, password)), _) => format!("{name}:{password}@"),
+            (None, Some(password)) => format!(":{password}@"),
+            (None, None) => String::new(),
+        };
+        format!("redis://{login}127.0.0.1:{port}")
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address, as text.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it in its tracks: connections stay open, and nothing is answered.
+    pub fn freeze(&self) {
+        self.running().signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.running().signal("CONT");
+    }
+
+    /// Kills it; everything that it held is lost.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Kills it if it runs, and starts it again on the same port, empty.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.spawn(Duration::from_secs(20)).await {
+            assert!(Instant::now() < until, "port {} was taken meanwhile", self.port);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Sends one command with the credentials of [`RedisServer::url`], and gives the raw reply.
+    ///
+    /// Waits until the reply's end cannot be doubted for simple ones (`+OK`, `:1`, `$3…`); for arrays, what the first
+    /// packets hold. Enough to set up a test, not a client.
+    ///
+    /// # Errors
+    ///
+    /// When the server is not there, or does not answer within two seconds.
+    pub async fn command<P: AsRef<[u8]>>(&self, parts: &[P]) -> std::io::Result<Vec<u8>> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            let login = match (&self.options.user, &self.options.password) {
+                (Some((name, password)), _) => vec!["AUTH", name, password],
+                (None, Some(password)) => vec!["AUTH", password],
+                (None, None) => Vec::new(),
+            };
+            if !login.is_empty() {
+                send(&mut stream, &login).await?;
+            }
+            send(&mut stream, parts).await
+        };
+        tokio::time::timeout(Duration::from_secs(2), exchange).await?
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the server was killed")
+    }
+
+    // False when the port was taken.
+    async fn spawn(&mut self, limit: Duration) -> bool {
+        let folder = self.directory.path().display().to_string();
+        let fixed = [
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            &folder,
+            "--daemonize",
+            "no",
+        ];
+        let fixed = fixed.map(str::to_owned);
+        let args: Vec<String> = fixed.into_iter().chain(self.options.args.clone()).collect();
+        let log = self.directory.path().join("log");
+        let mut process = Process::start(&self.binary, &args, &log);
+        let until = Instant::now() + limit;
+        loop {
+            if process.ended() {
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                if log.contains("Address already in use") {
+                    return false;
+                }
+                panic!("the server does not start with {args:?}:\n{log}");
+            }
+            // Any answer but "loading" will do; credentials may be wrong on purpose.
+            if let Ok(reply) = self.command(&["PING"]).await
+                && !reply.starts_with(b"-LOADING")
+                && !process.ended()
+            {
+                self.process = Some(process);
+                return true;
+            }
+            assert!(Instant::now() < until, "the server did not answer within {limit:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn send<P: AsRef<[u8]>>(stream: &mut TcpStream, parts: &[P]) -> std::io::Result<Vec<u8>> {
+    let mut request = format!("*{}\r\n", parts.len()).into_bytes();
+    for part in parts {
+        let part = part.as_ref();
+        request.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+        request.extend_from_slice(part);
+        request.extend_from_slice(b"\r\n");
+    }
+    stream.write_all(&request).await?;
+    let mut reply = Vec::new();
+    while !whole(&reply) {
+        if stream.read_buf(&mut reply).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(reply)
+}
+
+// Whether a reply has come to its end. Arrays are taken as they come.
+fn whole(reply: &[u8]) -> bool {
+    let Some(line) = reply.windows(2).position(|two| two == b"\r\n") else { return false };
+    match reply[0] {
+        b'$' => {
+            let length =
+                std::str::from_utf8(&reply[1..line]).ok().and_then(|n| n.parse::<i64>().ok());
+            let length = length.and_then(|n| usize::try_from(n).ok());
+            length.is_none_or(|length| reply.len() >= line + 2 + length + 2)
+        }
+        _ => true,
+    }
+}

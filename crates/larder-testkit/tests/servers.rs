@@ -1,0 +1,76 @@
+//! Servers start, freeze, die and come back, and leave nothing behind.
+
+use larder_testkit::servers::RedisServer;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_server_answers_until_it_is_dropped() {
+    let server = RedisServer::start().await;
+    assert_eq!(server.url(), format!("redis://127.0.0.1:{}", server.port()));
+    assert_eq!(server.command(&["SET", "k", "v w"]).await.unwrap(), b"+OK\r\n");
+    assert_eq!(server.command(&["GET", "k"]).await.unwrap(), b"$3\r\nv w\r\n");
+    let address = server.address();
+    drop(server);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_silent_and_goes_on() {
+    let server = RedisServer::start().await;
+    server.freeze();
+    assert!(TcpStream::connect(server.address()).await.is_ok(), "the kernel still accepts");
+    assert!(server.command(&["PING"]).await.is_err());
+    server.thaw();
+    assert_eq!(server.command(&["PING"]).await.unwrap(), b"+PONG\r\n");
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_empty_and_at_the_same_port() {
+    let mut server = RedisServer::start().await;
+    let port = server.port();
+    server.command(&["SET", "k", "v"]).await.unwrap();
+    server.kill();
+    assert!(server.command(&["PING"]).await.is_err());
+    server.restart().await;
+    assert_eq!(server.port(), port);
+    assert_eq!(server.command(&["GET", "k"]).await.unwrap(), b"$-1\r\n");
+}
+
+#[tokio::test]
+async fn options_are_options() {
+    let options = RedisServer::options().max_memory("2mb", "noeviction").password("secret").user(
+        "app",
+        "word",
+        "~kit* &* +@all -flushall",
+    );
+    let server = options.start().await;
+    assert_eq!(server.url(), format!("redis://app:word@127.0.0.1:{}", server.port()));
+    let policy = server.command(&["CONFIG", "GET", "maxmemory-policy"]).await.unwrap();
+    assert!(String::from_utf8_lossy(&policy).contains("noeviction"));
+    let refused = server.command(&["FLUSHALL"]).await.unwrap();
+    assert!(refused.starts_with(b"-NOPERM"), "{}", String::from_utf8_lossy(&refused));
+    let refused = server.command(&["SET", "foreign", "v"]).await.unwrap();
+    assert!(refused.starts_with(b"-NOPERM"), "{}", String::from_utf8_lossy(&refused));
+
+    let server = RedisServer::options().password("secret").start().await;
+    assert_eq!(server.command(&["PING"]).await.unwrap(), b"+PONG\r\n");
+    let stranger = server.url();
+    assert!(stranger.contains(":secret@"));
+}
+
+#[tokio::test]
+async fn ten_servers_do_not_get_into_each_others_way() {
+    let mut servers = Vec::new();
+    for _ in 0..10 {
+        servers.push(RedisServer::start().await);
+    }
+    for (n, server) in servers.iter().enumerate() {
+        server.command(&["SET", "n", &n.to_string()]).await.unwrap();
+    }
+    for (n, server) in servers.iter().enumerate() {
+        assert_eq!(
+            server.command(&["GET", "n"]).await.unwrap(),
+            format!("$1\r\n{n}\r\n").as_bytes()
+        );
+    }
+}
