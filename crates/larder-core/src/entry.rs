@@ -365,13 +365,21 @@ impl Entry {
         }
     }
 
-    /// The bytes that it occupies in memory, its own bookkeeping included.
+    /// The bytes of the value itself, as it is kept.
+    pub fn size(&self) -> usize {
+        match &self.0.payload {
+            Payload::Integer(_) => 0,
+            Payload::Wire(encoded) => encoded.head.len() + encoded.body.len(),
+            Payload::Live(live) => live.weight(),
+        }
+    }
+
+    /// The bytes that it occupies in memory, its own bookkeeping included, and as much again as its wire bytes for the
+    /// readers' form that may be made of them.
     pub fn weight(&self) -> usize {
         let payload = match &self.0.payload {
-            Payload::Integer(_) => 0,
-            // The bytes, and as much again for the readers' form that may be made of them.
-            Payload::Wire(encoded) => 2 * (encoded.head.len() + encoded.body.len()),
-            Payload::Live(live) => live.weight(),
+            Payload::Wire(_) => 2 * self.size(),
+            _ => self.size(),
         };
         let tags: usize = self.0.tags.iter().map(|tag| tag.as_str().len() + 48).sum();
         size_of::<Inner>() + payload + tags

@@ -37,7 +37,6 @@ impl Map {
             .max_capacity(max_bytes)
             .weigher(|key: &Key, entry: &Entry| weight(key, entry))
             .expire_after(Freeing { clock: clock.clone() })
-            .support_invalidation_closures()
             .eviction_listener(move |_, _, cause| {
                 if cause == RemovalCause::Size {
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -60,12 +59,8 @@ impl Map {
         self.cache.remove(key.as_bytes())
     }
 
-    /// Frees, bit by bit, the entries of a namespace whose marks no longer hold. Nobody reads them any more.
-    pub(crate) fn free_invalid(&self, namespace: String) {
-        let invalid =
-            move |key: &Key, entry: &Entry| key.namespace() == namespace && !entry.marks_hold();
-        // Fails only when closures are not supported, and they are.
-        let _ = self.cache.invalidate_entries_if(invalid);
+    pub(crate) fn len(&self) -> u64 {
+        self.cache.entry_count()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Arc<Key>, Entry)> {
@@ -82,7 +77,7 @@ impl Map {
     }
 }
 
-pub(crate) fn weight(key: &Key, entry: &Entry) -> u32 {
+fn weight(key: &Key, entry: &Entry) -> u32 {
     let bytes = key.as_ref().as_bytes().len() + entry.weight() + OVERHEAD;
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

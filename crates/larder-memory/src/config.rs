@@ -32,8 +32,8 @@ impl Builder {
         self
     }
 
-    /// The bytes that one entry may occupy. A quarter of [`max_bytes`](Builder::max_bytes) unless set, and never more
-    /// than the whole or than 4 GiB.
+    /// The bytes that one entry's key and value may have. A quarter of [`max_bytes`](Builder::max_bytes) unless set, and
+    /// never more than the whole or than 2 GiB.
     pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
         self.max_entry_bytes = Some(bytes);
         self

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -14,7 +15,7 @@ use larder_core::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::client::{Map, Usage, weight};
+use crate::client::{Map, Usage};
 use crate::config::Builder;
 use crate::tags::Numbers;
 
@@ -31,6 +32,8 @@ struct Inner {
     clock: Clock,
     default_ttl: Ttl,
     max_entry_bytes: u64,
+    // Sweeps asked for and not done.
+    sweeps: AtomicU64,
 }
 
 #[derive(Default)]
@@ -82,12 +85,55 @@ impl MemoryBackend {
             hasher: RandomState::default(),
             clock: config.clock,
             default_ttl: config.default_ttl,
-            max_entry_bytes: max_entry.min(u64::from(u32::MAX) - 1),
+            sweeps: AtomicU64::new(0),
+            // Weights are 32 bits wide, and wire bytes weigh double.
+            max_entry_bytes: max_entry.min(u64::from(u32::MAX) / 2 - 4096),
         }))
     }
 }
 
+impl MemoryBackend {
+    // Frees the entries whose marks no longer hold. Nobody reads them any more; this is about memory only.
+    //
+    // A small map is swept here, a large one in a thread of its own: clearing must not hold a runtime's worker up.
+    fn free_invalid(&self) {
+        const SMALL: u64 = 4096;
+        if self.0.map.len() < SMALL {
+            return self.0.sweep();
+        }
+        // A sweep that is under way may have passed entries that are invalid now: it goes round once more.
+        if self.0.sweeps.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        let inner = self.0.clone();
+        let thread = std::thread::Builder::new().name("larder-memory-sweep".into());
+        let spawned = thread.spawn(move || {
+            loop {
+                let asked = inner.sweeps.load(Ordering::Acquire);
+                inner.sweep();
+                if inner.sweeps.fetch_sub(asked, Ordering::AcqRel) == asked {
+                    return;
+                }
+            }
+        });
+        if spawned.is_err() {
+            self.0.sweeps.store(0, Ordering::Release);
+        }
+    }
+}
+
 impl Inner {
+    fn sweep(&self) {
+        for (key, entry) in self.map.iter().filter(|(_, entry)| !entry.marks_hold()) {
+            drop(entry);
+            // Somebody may have put a valid entry there since.
+            let _fills = self.lock(&key);
+            if self.map.get(key.as_ref().as_ref()).is_some_and(|entry| !entry.marks_hold()) {
+                self.map.remove(key.as_ref().as_ref());
+            }
+        }
+    }
+
     fn lock(&self, key: &Key) -> MutexGuard<'_, Fills> {
         let stripe = self.hasher.hash_one(key) as usize % STRIPES;
         self.stripes[stripe].lock()
@@ -113,14 +159,22 @@ impl Inner {
         Some(marker)
     }
 
-    fn insert(&self, key: &Key, entry: Entry, ttl: Option<Duration>) -> Result<()> {
+    // The generation is that of the moment when the write's condition was looked at: a `clear` since then voids it.
+    fn insert(
+        &self,
+        key: &Key,
+        generation: i64,
+        entry: Entry,
+        ttl: Option<Duration>,
+    ) -> Result<()> {
         let times = Times::starting(self.clock.now(), ttl, entry.freshness());
-        let marks = self.numbers.marks(key, entry.built_at(), entry.tags());
+        let marks = self.numbers.marks(key, generation, entry.built_at(), entry.tags());
         self.insert_settled(key, entry.with_times(times).with_marks(marks))
     }
 
     fn insert_settled(&self, key: &Key, entry: Entry) -> Result<()> {
-        if u64::from(weight(key, &entry)) > self.max_entry_bytes {
+        let size = key.as_ref().as_bytes().len() + entry.size();
+        if size as u64 > self.max_entry_bytes {
             // An old value must not outlive the one that was to replace it.
             self.map.remove(key.as_ref());
             return Err(Error::new(
@@ -135,6 +189,7 @@ impl Inner {
 
     fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
         let mut fills = self.lock(key);
+        let generation = self.numbers.generation(key.namespace());
         let holds = match when {
             When::Always => true,
             When::Absent => self.live(key.as_ref()).is_none(),
@@ -154,7 +209,7 @@ impl Inner {
             Some(Duration::ZERO) => {
                 self.map.remove(key.as_ref());
             }
-            ttl => self.insert(key, entry, ttl)?,
+            ttl => self.insert(key, generation, entry, ttl)?,
         }
         Ok(Outcome::Stored)
     }
@@ -190,6 +245,7 @@ impl Inner {
     fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
         let refuse = |words| Err(Error::new(ErrorKind::NotAnInteger, words).with_backend("memory"));
         let mut fills = self.lock(key);
+        let generation = self.numbers.generation(key.namespace());
         let (value, entry) = match (self.live(key.as_ref()), create) {
             (Some(entry), _) => match entry.as_counter() {
                 Some(value) => (value, Some(entry)),
@@ -204,7 +260,7 @@ impl Inner {
         match (entry, create) {
             (Some(entry), _) => {
                 let times = entry.times().copied();
-                let marks = self.numbers.marks(key, Sequence::NONE, &[]);
+                let marks = self.numbers.marks(key, generation, Sequence::NONE, &[]);
                 let entry = Entry::integer(sum).with_marks(marks);
                 let entry = match times {
                     Some(times) => entry.with_times(times),
@@ -216,7 +272,7 @@ impl Inner {
                 fills.open.remove(key);
                 match counter.ttl.resolve(self.default_ttl) {
                     Some(Duration::ZERO) => {}
-                    ttl => self.insert(key, Entry::integer(sum), ttl)?,
+                    ttl => self.insert(key, generation, Entry::integer(sum), ttl)?,
                 }
             }
             (None, None) => {}
@@ -374,7 +430,7 @@ impl Backend for MemoryBackend {
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         self.0.numbers.clear(namespace);
-        self.0.map.free_invalid(namespace.as_str().to_owned());
+        self.free_invalid();
         Ok(())
     }
 

@@ -29,10 +29,15 @@ struct Table {
 }
 
 impl Numbers {
-    /// What an entry of that namespace, built at that number with these tags, depends on.
-    pub(crate) fn marks(&self, key: &Key, built_at: Sequence, tags: &[Tag]) -> Vec<Mark> {
+    /// What an entry of that namespace and generation, built at that number with these tags, depends on.
+    pub(crate) fn marks(
+        &self,
+        key: &Key,
+        generation: i64,
+        built_at: Sequence,
+        tags: &[Tag],
+    ) -> Vec<Mark> {
         let numbered = self.of(key.namespace());
-        let generation = numbered.generation.load(Ordering::Acquire);
         let mut marks = Vec::with_capacity(1 + tags.len());
         marks.push(Mark::new(numbered.generation.clone(), generation));
         if !tags.is_empty()
@@ -64,11 +69,10 @@ impl Numbers {
         let numbered = self.of(namespace.as_str());
         // First the number, then the cells: a cell that is made meanwhile starts at this number or above.
         let next = numbered.sequence.fetch_add(1, Ordering::AcqRel) + 1;
-        let table = numbered.tags.lock();
+        let mut table = numbered.tags.lock();
         for tag in tags {
-            if let Some(cell) = table.cells.get(&Key::tag(namespace, tag)) {
-                cell.fetch_max(next, Ordering::AcqRel);
-            }
+            let cell = table.cell(&Key::tag(namespace, tag), &numbered.sequence);
+            cell.fetch_max(next, Ordering::AcqRel);
         }
         number(next)
     }

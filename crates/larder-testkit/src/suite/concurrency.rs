@@ -248,7 +248,7 @@ pub async fn no_addition_survives_a_remove<B: Backend>(h: &Harness<B>) {
 /// Nobody sees half of a write: head, body and revision are always of one.
 pub async fn nobody_sees_half<B: Backend>(h: &Harness<B>) {
     let key = h.key("whole");
-    let rounds = (h.sizes().races / 4).max(20);
+    let rounds = (h.sizes().races / 4).max(100);
     let write = |writer: u8, round: usize| {
         let mark = [writer; 16];
         let size = 100 + (round * 37 + writer as usize * 1001) % 5000;
@@ -261,6 +261,8 @@ pub async fn nobody_sees_half<B: Backend>(h: &Harness<B>) {
         let key = key.clone();
         async move {
             for round in 0..rounds {
+                // A local backend would let one task come to its end first.
+                tokio::task::yield_now().await;
                 if n < 2 {
                     let entry = write(n as u8 + 1, round);
                     let outcome = backend.put(&key, entry, LONG.into(), When::Always).await;

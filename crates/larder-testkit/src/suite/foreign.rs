@@ -132,6 +132,9 @@ pub async fn damaged_markers_are_a_miss<B: Backend>(h: &Harness<B>) {
             return;
         }
         h.expect_absent(&key, "a marker is no entry, less so a damaged one").await;
+        let token = h.token(&key, LONG).await;
+        assert_eq!(h.fill(&key, text("filled"), token).await, Outcome::Stored, "it can be filled");
+        assert!(h.plant(&key, marker.slice(..end)).await, "it was planted before");
         h.store(&key, text("new"), LONG).await;
         h.expect_body(&key, "new", "it can be written over").await;
     }

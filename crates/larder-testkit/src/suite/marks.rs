@@ -73,6 +73,9 @@ pub async fn invalidating_raises_the_named<B: Backend>(h: &Harness<B>) {
 /// A tag that nobody knew can be invalidated.
 pub async fn invalidating_the_unknown<B: Backend>(h: &Harness<B>) {
     let first = invalidate(h, &[tag("unknown")]).await;
+    let record = Key::tag(h.namespace(), &tag("unknown"));
+    let found = h.backend().get(&h.key("missing"), &[record]).await.expect("get");
+    assert_eq!(found.counters, [Some(first.get())], "when it returns, every tag is recorded");
     let seen = marks(h, &[tag("unknown")]).await;
     assert_eq!((seen.sequence, seen.tags), (first, vec![first]), "it is recorded");
 }
