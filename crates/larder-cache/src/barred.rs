@@ -34,8 +34,12 @@ const MOST: usize = 65_536;
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Barred {
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     pub(crate) fn bars(&self, key: &Key) -> bool {
-        if !self.any.load(Ordering::Acquire) {
+        if !self.any() {
             return false;
         }
         let set = self.set.lock();
@@ -69,7 +73,7 @@ impl Barred {
     }
 
     pub(crate) fn lift(&self, key: &Key) {
-        if self.any.load(Ordering::Acquire) {
+        if self.any() {
             self.set.lock().keys.remove(key);
         }
     }

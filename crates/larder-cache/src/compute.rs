@@ -24,6 +24,9 @@ pub(crate) struct Computing<'a> {
     pub(crate) options: Options,
 }
 
+// How long a fill marker lives without being renewed.
+const HOLD: Duration = Duration::from_secs(6);
+
 // A fill that was voided is tried anew by those who came later; after so many the caller computes for itself.
 const ROUNDS: usize = 3;
 
@@ -150,11 +153,17 @@ impl Fill {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
-        let (built_at, permit) = match self.permit::<T>().await {
+        let (built_at, permit) = match self.permit::<T>(&pilot).await {
             Ok(permit) => permit,
             Err(value) => return pilot.land(Landed { result: Ok(value), shared: true }),
         };
-        let computed = settled(self.options.deadline, compute).await;
+        let computing = settled(self.options.deadline, compute);
+        let computed = match permit {
+            Permit::When(When::Token(token)) => {
+                self.store.holding(&self.key, token, HOLD, computing).await
+            }
+            _ => computing.await,
+        };
         let landed = match computed {
             Ok(value) => self.store(Arc::new(value), built_at, permit).await,
             Err(failure) => {
@@ -168,7 +177,10 @@ impl Fill {
     }
 
     // The right to store; or a value that somebody else stored in the meantime.
-    async fn permit<T: Value>(&self) -> Result<(Sequence, Permit), Arc<dyn Any + Send + Sync>> {
+    async fn permit<T: Value>(
+        &self,
+        pilot: &Pilot,
+    ) -> Result<(Sequence, Permit), Arc<dyn Any + Send + Sync>> {
         let mut built_at = Sequence::NONE;
         if !self.tags.is_empty() {
             match self.store.marks(&self.tags).await {
@@ -176,23 +188,25 @@ impl Fill {
                 Err(_) => return Ok((built_at, Permit::Outage)),
             }
         }
-        let hold = self.options.deadline.saturating_add(Duration::from_secs(1));
-        Ok((
-            built_at,
-            match self.store.begin(&self.key, hold).await {
-                Ok(Begin::Token(token)) => Permit::When(When::Token(token)),
-                // The unusable entry that was seen before: it is replaced, if nobody replaces it first.
-                Ok(Begin::Found(entry)) if Some(entry.revision()) == self.replaced => {
-                    Permit::When(When::Revision(entry.revision()))
-                }
-                Ok(Begin::Found(entry)) => match self.usable::<T>(&entry).await {
-                    Some(value) => return Err(value),
-                    None => Permit::When(When::Revision(entry.revision())),
-                },
-                Ok(Begin::Busy | Begin::Pass) => Permit::Never,
-                Err(_) => Permit::Outage,
+        let begun = self.store.begin_or_wait(&self.key, HOLD, self.options.wait).await;
+        let permit = match begun {
+            Ok(Begin::Token(token)) if pilot.holds(token) => Permit::When(When::Token(token)),
+            Ok(Begin::Token(token)) => {
+                self.release(token).await;
+                Permit::Never
+            }
+            // The unusable entry that was seen before: it is replaced, if nobody replaces it first.
+            Ok(Begin::Found(entry)) if Some(entry.revision()) == self.replaced => {
+                Permit::When(When::Revision(entry.revision()))
+            }
+            Ok(Begin::Found(entry)) => match self.usable::<T>(&entry).await {
+                Some(value) => return Err(value),
+                None => Permit::When(When::Revision(entry.revision())),
             },
-        ))
+            Ok(Begin::Busy | Begin::Pass) => Permit::Never,
+            Err(_) => Permit::Outage,
+        };
+        Ok((built_at, permit))
     }
 
     async fn usable<T: Value>(&self, entry: &Entry) -> Option<Arc<T>> {

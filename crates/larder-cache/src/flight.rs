@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
-use larder_core::{Key, Namespace, Tag};
+use larder_core::{Key, Namespace, Tag, Token};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -33,7 +33,19 @@ struct Flight {
     number: u64,
     group: Key,
     tags: Arc<[Tag]>,
+    hold: Arc<Hold>,
     landed: watch::Receiver<Option<Landed>>,
+}
+
+/// The fill marker that a flight has in the store, so that detaching the flight can take it away: a later flight would
+/// find the key busy with a value that nobody will read.
+#[derive(Default)]
+struct Hold(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    token: Option<Token>,
+    detached: bool,
 }
 
 /// How a flight ended.
@@ -70,6 +82,7 @@ pub struct Pilot {
     group: Key,
     number: u64,
     flights: Flights,
+    hold: Arc<Hold>,
     landing: watch::Sender<Option<Landed>>,
 }
 
@@ -97,38 +110,61 @@ impl Flights {
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (landing, landed) = watch::channel(None);
-        let flight =
-            Flight { number, group: group.clone(), tags: tags.into(), landed: landed.clone() };
+        let hold = Arc::new(Hold::default());
+        let flight = Flight {
+            number,
+            group: group.clone(),
+            tags: tags.into(),
+            hold: hold.clone(),
+            landed: landed.clone(),
+        };
         table.insert(key.clone(), flight);
         let pilot = Pilot {
             key: key.clone(),
             group: group.clone(),
             number,
             flights: self.clone(),
+            hold,
             landing,
         };
         Joined::Pilot(pilot, Passenger(landed))
     }
 
     pub(crate) fn detach(&self, group: &Key) {
-        self.table(group).lock().retain(|_, flight| flight.group != *group);
+        // Whoever detaches a key by name also voids its marker in the store.
+        self.table(group).lock().retain(|_, flight| {
+            let stays = flight.group != *group;
+            if !stays {
+                flight.detach();
+            }
+            stays
+        });
     }
 
-    pub(crate) fn detach_tags(&self, namespace: &Namespace, tags: &[Tag]) {
+    /// Detaches the flights for these tags; their markers, which the store does not void by itself.
+    pub(crate) fn detach_tags(&self, namespace: &Namespace, tags: &[Tag]) -> Vec<(Key, Token)> {
         self.detach_where(|key, flight| {
             key.namespace() == namespace.as_str()
                 && flight.tags.iter().any(|tag| tags.contains(tag))
-        });
+        })
     }
 
     pub(crate) fn detach_namespace(&self, namespace: &Namespace) {
         self.detach_where(|key, _| key.namespace() == namespace.as_str());
     }
 
-    fn detach_where(&self, detach: impl Fn(&Key, &Flight) -> bool) {
+    fn detach_where(&self, detach: impl Fn(&Key, &Flight) -> bool) -> Vec<(Key, Token)> {
+        let mut held = Vec::new();
         for table in &self.0.tables {
-            table.lock().retain(|key, flight| !detach(key, flight));
+            table.lock().retain(|key, flight| {
+                if !detach(key, flight) {
+                    return true;
+                }
+                held.extend(flight.detach().map(|token| (flight.group.clone(), token)));
+                false
+            });
         }
+        held
     }
 
     fn table(&self, group: &Key) -> &Mutex<Table> {
@@ -151,7 +187,26 @@ impl Flights {
     }
 }
 
+impl Flight {
+    // Gives its marker up, if it has one.
+    fn detach(&self) -> Option<Token> {
+        let mut held = self.hold.0.lock();
+        held.detached = true;
+        held.token.take()
+    }
+}
+
 impl Pilot {
+    /// Tells which fill marker this flight has. False when it was detached already: then the marker is of no use, and
+    /// it is the caller's to release.
+    pub fn holds(&self, token: Token) -> bool {
+        let mut held = self.hold.0.lock();
+        if !held.detached {
+            held.token = Some(token);
+        }
+        !held.detached
+    }
+
     /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told.
     pub fn land(self, landed: Landed) {
         self.flights.leave(&self);

@@ -163,7 +163,12 @@ impl Store {
     /// Looks without waiting and without allocating. A hit's tags hold.
     #[inline]
     pub fn peek(&self, key: KeyRef<'_>) -> Peek {
-        self.core.backend.peek_erased(key)
+        match self.core.backend.peek_erased(key) {
+            // A backend that has it at hand and keeps no conditions for its tags: they have to be asked for.
+            Peek::Hit(entry) if !entry.tags().is_empty() && !entry.has_marks() => Peek::Ask,
+            Peek::Hit(_) if self.core.barred.any() => Peek::Ask,
+            peek => peek,
+        }
     }
 
     /// Reads an entry and checks its tags. `tags` are those that the caller expects: their records ride along, so that
@@ -346,6 +351,43 @@ impl Store {
         self.core.write(self.core.backend.begin_erased(key, hold)).await
     }
 
+    /// Begins to fill an absent key; while somebody else fills it, waits up to `wait` for what they store.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn begin_or_wait(&self, key: &Key, hold: Duration, wait: Duration) -> Result<Begin> {
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let begun = self.begin(key, hold).await?;
+            let next = tokio::time::Instant::now() + pause;
+            if !matches!(begun, Begin::Busy) || next > deadline {
+                return Ok(begun);
+            }
+            tokio::time::sleep_until(next).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Works while a fill marker is kept alive, so that it ends soon after a process that died with it.
+    pub async fn holding<T>(
+        &self,
+        key: &Key,
+        token: Token,
+        hold: Duration,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(hold / 3, &mut work).await {
+                Ok(done) => return done,
+                // A marker that is gone is found out when the value is stored.
+                Err(_) => drop(self.renew(key, token, hold).await),
+            }
+        }
+    }
+
     /// Lets a fill marker live longer. False when it is no longer there.
     ///
     /// # Errors
@@ -381,10 +423,14 @@ impl Store {
     /// When the store cannot be asked or does not answer in time: then it may or may not have happened.
     pub async fn invalidate(&self, tags: &[Tag]) -> Result<Sequence> {
         // Detached before and after: a flight that starts between the two may have read the old number.
-        self.core.flights.detach_tags(&self.namespace, tags);
+        let mut held = self.core.flights.detach_tags(&self.namespace, tags);
         let result =
             self.core.write(self.core.backend.invalidate_erased(&self.namespace, tags)).await;
-        self.core.flights.detach_tags(&self.namespace, tags);
+        held.extend(self.core.flights.detach_tags(&self.namespace, tags));
+        for (key, token) in held {
+            // If this fails the marker ends by itself.
+            let _ = self.release(&key, token, None).await;
+        }
         result
     }
 

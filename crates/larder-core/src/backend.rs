@@ -59,7 +59,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Reads many entries; the answer has the keys' order.
     fn get_many(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<Entry>>>> + Send;
 
-    /// Stores an entry if the condition holds. A lifetime of zero removes instead and counts as stored.
+    /// Stores an entry if the condition holds. Plain integers have no revision, so [`When::Revision`] never holds for
+    /// one. A lifetime of zero removes instead and counts as stored.
     ///
     /// When it fails with [`TooLarge`](crate::ErrorKind::TooLarge), what was there is gone: an old value must not
     /// outlive its replacement.
@@ -147,7 +148,8 @@ pub trait Backend: Send + Sync + 'static {
     fn clear(&self, namespace: &Namespace) -> impl Future<Output = Result<()>> + Send;
 
     /// Pages through the keys of a prefix, about `limit` at a time. Entries that stay in place the whole time are
-    /// reported at least once; others may be reported or not.
+    /// reported at least once; others may be reported or not. Plain counters may be left out: on a server they repeat
+    /// no key.
     fn page(
         &self,
         prefix: &Prefix,

@@ -129,7 +129,8 @@ pub struct ManualClock(Arc<Hands>);
 impl ManualClock {
     /// Moves the clock forward, monotonic line and wall time alike.
     pub fn advance(&self, by: Duration) {
-        self.0.now.fetch_add(nanos(by), Ordering::Relaxed);
+        let add = |now: i64| Some(now.saturating_add(nanos(by)));
+        let _ = self.0.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// Moves only the wall time, backwards when `back` is true: what a person or NTP does to a machine.

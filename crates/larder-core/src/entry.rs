@@ -300,8 +300,11 @@ impl Entry {
     /// Whether it is plain on a server that counts: an integer with nothing but a lifetime.
     pub fn as_counter(&self) -> Option<i64> {
         match self.0.payload {
-            Payload::Integer(value) if self.0.tags.is_empty() && self.0.fresh_for.is_none() => {
-                Some(value)
+            Payload::Integer(value) => {
+                let fresh_until = self.0.times.and_then(|times| times.fresh_until);
+                let plain =
+                    self.0.tags.is_empty() && self.0.fresh_for.is_none() && fresh_until.is_none();
+                plain.then_some(value)
             }
             _ => None,
         }

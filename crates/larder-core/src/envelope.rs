@@ -43,6 +43,9 @@ pub const TIMES: std::ops::Range<usize> = 8..48;
 /// The bytes before the key: enough to learn how long the key is.
 pub const PREFIX: usize = 100;
 
+/// The most tags that an entry may carry: reading one costs more memory than its bytes, and that is bounded too.
+pub const MAX_TAGS: usize = 512;
+
 /// What every record begins with, format version included.
 pub const MAGIC: &[u8; 5] = b"LRDR\x01";
 
@@ -148,7 +151,8 @@ impl std::fmt::Debug for Envelope {
 
 impl Envelope {
     /// Seals every record with a keyed BLAKE3, and refuses records without one. Who can write to the store can then
-    /// neither change a record nor copy it under another key.
+    /// neither change an entry nor copy it under another key. Fill markers carry no seal: a forged one can delay or
+    /// refuse a fill, and no more. Times that were sealed for a key once can be put back on its later entries.
     #[must_use]
     pub fn sealed(mut self, key: [u8; 32]) -> Self {
         self.mac = Some(key);
@@ -166,12 +170,19 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// When the payload does not encode, has no times, or a part is longer than its length field.
+    /// When the payload does not encode, has no times, has more than [`MAX_TAGS`] tags, or a part is longer than its
+    /// length field.
     pub fn encode(&self, key: KeyRef<'_>, entry: &Entry, base: &TimeBase) -> Result<Bytes> {
         let too_large = || Error::new(ErrorKind::TooLarge, "the entry is too large to be stored");
         let times =
             entry.times().ok_or_else(|| Error::new(ErrorKind::Other, "the entry has no times"))?;
         let encoded = entry.encoded()?;
+        if entry.tags().len() > MAX_TAGS {
+            return Err(Error::new(ErrorKind::TooLarge, "the entry carries more than 512 tags"));
+        }
+        if encoded.codec == INTEGER && !matches!(entry.payload(), Payload::Integer(_)) {
+            return Err(Error::new(ErrorKind::Other, "codec 1 is the integers' own"));
+        }
         let tags: usize = entry.tags().iter().map(|tag| 2 + tag.as_str().len()).sum();
         let total = PREFIX + key.as_bytes().len() + tags + encoded.head.len() + encoded.body.len();
 
@@ -259,11 +270,12 @@ impl Envelope {
         }
         let lengths = [72, 76, 80].map(|at| u32_at(fixed, at) as usize);
         let body = usize::try_from(u64_at(fixed, 84)).map_err(|_| Damage::Length)?;
-        let key_end = PREFIX + lengths[0];
-        let tags_end = key_end + lengths[1];
-        let head_end = tags_end + lengths[2];
-        let body_end = head_end.checked_add(body).ok_or(Damage::Length)?;
-        let end = body_end.checked_add(if flagged { MAC } else { 0 }).ok_or(Damage::Length)?;
+        let plus = |sum: usize, length: usize| sum.checked_add(length).ok_or(Damage::Length);
+        let key_end = plus(PREFIX, lengths[0])?;
+        let tags_end = plus(key_end, lengths[1])?;
+        let head_end = plus(tags_end, lengths[2])?;
+        let body_end = plus(head_end, body)?;
+        let end = plus(body_end, if flagged { MAC } else { 0 })?;
         if end != bytes.len() {
             return Err(Damage::Length);
         }
@@ -394,6 +406,9 @@ fn tags(mut block: &[u8]) -> Result<Vec<Tag>, Damage> {
             rest.split_at_checked(u16::from_be_bytes(*length) as usize).ok_or(Damage::Malformed)?;
         let tag = std::str::from_utf8(tag).map_err(|_| Damage::Malformed)?;
         tags.push(Tag::new(tag).map_err(|_| Damage::Malformed)?);
+        if tags.len() > MAX_TAGS {
+            return Err(Damage::Malformed);
+        }
         block = rest;
     }
     if block.is_empty() { Ok(tags) } else { Err(Damage::Malformed) }

@@ -388,13 +388,24 @@ fn markers_carry_no_seal() {
 }
 
 #[test]
-fn an_enveloped_integer_is_eight_bytes() {
-    for length in [0, 1, 7, 9, 16] {
+fn the_integers_codec_is_refused_to_others() {
+    for length in [0, 1, 7, 8, 9, 16] {
         let body = vec![0; length].into();
         let entry = Entry::wire(Encoded { codec: 1, head: Bytes::new(), body })
             .with_times(Times::starting(origin(), None, None));
-        assert!(decode(&plain(), &record(&plain(), &entry), key("k").as_ref()).is_none());
+        assert!(plain().encode(key("k").as_ref(), &entry, &base()).is_err());
     }
+}
+
+#[test]
+fn more_tags_than_allowed_do_not_encode() {
+    let entry = |tags: usize| {
+        Entry::wire(Encoded { codec: 9, ..Encoded::default() })
+            .with_tags((0..tags).map(|n| tag(&n.to_string())))
+            .with_times(Times::starting(origin(), None, None))
+    };
+    assert!(plain().encode(key("k").as_ref(), &entry(512), &base()).is_ok());
+    assert!(plain().encode(key("k").as_ref(), &entry(513), &base()).is_err());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use larder_core::envelope::MAX_TAGS;
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef,
     Marks, Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision,
@@ -174,12 +175,12 @@ impl Inner {
 
     fn insert_settled(&self, key: &Key, entry: Entry) -> Result<()> {
         let size = key.as_ref().as_bytes().len() + entry.size();
-        if size as u64 > self.max_entry_bytes {
+        if size as u64 > self.max_entry_bytes || entry.tags().len() > MAX_TAGS {
             // An old value must not outlive the one that was to replace it.
             self.map.remove(key.as_ref());
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                "the entry is larger than max_entry_bytes allows",
+                "the entry is larger than max_entry_bytes allows, or has more than 512 tags",
             )
             .with_backend("memory"));
         }

@@ -190,12 +190,15 @@ impl Client {
     pub(crate) async fn connected(&self) -> Result<()> {
         // The attempt has its own limit; this one is for a runtime that is too busy to notice it.
         let limit = Instant::now() + self.shared.target.connect_timeout * 2;
-        self.reached(limit).await
+        match self.link(limit).await {
+            Ok(_) => Ok(()),
+            Err(why) => Err(Error::new(why.kind, &*why.words).with_backend(NAME)),
+        }
     }
 
     /// Waits for a connection, or tells why there is none.
     pub(crate) async fn reached(&self, deadline: Instant) -> Result<()> {
-        self.link(deadline).await.map(drop)
+        self.link(deadline).await.map(drop).map_err(|why| why.error(false))
     }
 
     /// Sends a request and gives as many replies as it has commands; a reply may be a server's error.
@@ -270,21 +273,26 @@ impl Client {
     }
 
     async fn send(&self, commands: &Pipeline, deadline: Instant) -> Result<Vec<Value>, Failure> {
-        let link = self
-            .link(deadline)
-            .await
-            .map_err(|error| Failure { late: error.kind() == ErrorKind::Timeout, error, sent: false })?;
+        let link = self.link(deadline).await.map_err(|why| Failure {
+            error: why.error(false),
+            sent: false,
+            late: false,
+        })?;
         let failed = |why: Why, late| {
-            let error = why.error();
+            let error = why.error(true);
             self.shared.lose(&link, why);
             Failure { error, sent: true, late }
         };
         match timeout_at(deadline, link.send(commands)).await {
             Err(_) => Err(failed(Why::late(), true)),
             Ok(Err(error)) => Err(failed(Why::broken(&error), false)),
-            Ok(Ok(replies)) if replies.len() != commands.len() => Err(failed(Why::garbled(), false)),
+            Ok(Ok(replies)) if replies.len() != commands.len() => {
+                Err(failed(Why::garbled(), false))
+            }
             Ok(Ok(replies)) => {
-                if let Some(refusal) = replies.iter().filter_map(refusal).find(|refusal| refusal.unfit) {
+                if let Some(refusal) =
+                    replies.iter().filter_map(refusal).find(|refusal| refusal.unfit)
+                {
                     self.shared.lose(&link, refusal.why());
                 }
                 Ok(replies)
@@ -292,7 +300,7 @@ impl Client {
         }
     }
 
-    async fn link(&self, deadline: Instant) -> Result<Arc<Link>> {
+    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Why> {
         let mut state = self.shared.state.borrow().clone();
         if let State::Up(link) = &state
             && link.driver.is_finished()
@@ -305,7 +313,7 @@ impl Client {
             State::Up(link) => return Ok(link),
             State::Down(why) => {
                 self.tend();
-                return Err(why.error());
+                return Err(why);
             }
             State::Connecting => self.tend(),
         }
@@ -318,8 +326,10 @@ impl Client {
         };
         match state {
             State::Up(link) => Ok(link),
-            State::Down(why) => Err(why.error()),
-            State::Connecting => Err(Why::late().error()),
+            State::Down(why) => Err(why),
+            State::Connecting => {
+                Err(Why::unreachable("it could not be connected to within the time limit"))
+            }
         }
     }
 
@@ -388,7 +398,8 @@ async fn keep(shared: Arc<Shared>) {
 
 // After so many failures: 25 to 50 ms, doubled each time, at most 0.5 to 1 s.
 fn pause(failures: u32) -> Duration {
-    let ceiling = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
+    let ceiling =
+        FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
     ceiling.mul_f64(rand::random_range(0.5..1.0))
 }
 
@@ -398,7 +409,8 @@ impl Shared {
         match &self.target.address {
             #[cfg(unix)]
             Address::Unix(path) => {
-                let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| Why::io(&e))?;
+                let stream =
+                    tokio::net::UnixStream::connect(path).await.map_err(|e| Why::io(&e))?;
                 self.greet(stream).await
             }
             #[cfg(not(unix))]
@@ -502,7 +514,9 @@ impl Shared {
             _ => None,
         };
         let answer = match replies.first() {
-            Some(Value::Array(parts)) if parts.len() == 2 => number(&parts[0]).zip(number(&parts[1])),
+            Some(Value::Array(parts)) if parts.len() == 2 => {
+                number(&parts[0]).zip(number(&parts[1]))
+            }
             _ => None,
         };
         let Some((seconds, micros)) = answer else { return Err(Why::garbled()) };
@@ -564,7 +578,8 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn error(&self) -> Error {
-        Error::new(self.kind, self.words.clone()).with_backend(NAME)
+        let kind = if self.unfit { ErrorKind::Unavailable } else { self.kind };
+        Error::new(kind, self.words.clone()).with_backend(NAME)
     }
 
     fn why(&self) -> Why {
@@ -589,10 +604,13 @@ pub(crate) fn refusal(value: &Value) -> Option<Refusal> {
         "READONLY" => unavailable("the server is a replica, which cannot be written to", true),
         "LOADING" => unavailable("the server is still loading its data", true),
         "MASTERDOWN" => unavailable("the server is a replica that has lost its primary", true),
-        "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" => {
-            unavailable("the server is part of a cluster, and this is a connection to one server", true)
+        "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" => unavailable(
+            "the server is part of a cluster, and this is a connection to one server",
+            true,
+        ),
+        "NOAUTH" | "WRONGPASS" => {
+            configuration("the server demands another user or password", true)
         }
-        "NOAUTH" | "WRONGPASS" => configuration("the server demands another user or password", true),
         "NOPERM" => configuration(
             "the server's user may not use a command or key that Larder needs; see the list in the documentation of larder-redis",
             false,
@@ -629,8 +647,12 @@ fn word(code: &str) -> &str {
 }
 
 impl Why {
-    fn error(&self) -> Error {
-        Error::new(self.kind, &*self.words).with_backend(NAME)
+    // What an operation is told. One that was not sent did not time out, and after the first connection a wrong password
+    // is an outage like others: somebody is changing it.
+    fn error(&self, sent: bool) -> Error {
+        let late = sent && self.kind == ErrorKind::Timeout;
+        let kind = if late { ErrorKind::Timeout } else { ErrorKind::Unavailable };
+        Error::new(kind, &*self.words).with_backend(NAME)
     }
 
     fn unavailable(words: &str) -> Self {
@@ -664,7 +686,9 @@ impl Why {
         match error.kind() {
             // What rustls makes of a certificate that it does not trust, or of a server that speaks no TLS.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
-                Self::unreachable("TLS failed; check that it speaks TLS there and that its certificate is trusted and for this host")
+                Self::unreachable(
+                    "TLS failed; check that it speaks TLS there and that its certificate is trusted and for this host",
+                )
             }
             _ => Self::io(error),
         }
@@ -681,15 +705,19 @@ impl Why {
     // An error while logging in: a server's error, whose words may repeat the user's name.
     fn login(error: &RedisError) -> Self {
         let code = error.code().unwrap_or_default();
-        let configuration = |words: &str| Why { kind: ErrorKind::Configuration, words: words.into() };
+        let configuration =
+            |words: &str| Why { kind: ErrorKind::Configuration, words: words.into() };
         match (error.kind(), code) {
             (redis::ErrorKind::Io | redis::ErrorKind::Parse, _) => Self::broken(error),
             (_, "LOADING") => Self::unreachable("it is still loading its data"),
-            (redis::ErrorKind::AuthenticationFailed, _) | (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => {
+            (redis::ErrorKind::AuthenticationFailed, _)
+            | (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => {
                 configuration("the server refuses the user or the password; check both in the URL")
             }
             (_, "ERR") | (redis::ErrorKind::Server(redis::ServerErrorKind::ResponseError), _) => {
-                configuration("the server refuses to log in; check user, password and the database's number in the URL")
+                configuration(
+                    "the server refuses to log in; check user, password and the database's number in the URL",
+                )
             }
             _ => Self::unreachable("it refuses the connection"),
         }

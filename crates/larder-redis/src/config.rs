@@ -102,7 +102,11 @@ impl Builder {
                 self.tls = Some(self.tls.take().map_or_else(Tls::new, Ok)?);
             }
             "redis+unix" | "unix" => self.address = Address::Unix(decoded(url.path())?.into()),
-            _ => return Err(wrong("the URL's scheme is none of redis, rediss, redis+unix (or valkey, valkeys, unix)")),
+            _ => {
+                return Err(wrong(
+                    "the URL's scheme is none of redis, rediss, redis+unix (or valkey, valkeys, unix)",
+                ));
+            }
         }
         for (name, value) in url.query_pairs() {
             self = self.parameter(&name, &value)?;
@@ -141,8 +145,12 @@ impl Builder {
             "mark_ttl" => self.mark_ttl = lifetime(name, value)?,
             "max_value_bytes" => self.max_value_bytes = size(name, value)?,
             "db" if matches!(self.address, Address::Unix(_)) => self.database = database(value)?,
-            "user" if matches!(self.address, Address::Unix(_)) => self.username = Some(value.into()),
-            "pass" if matches!(self.address, Address::Unix(_)) => self.password = Some(value.into()),
+            "user" if matches!(self.address, Address::Unix(_)) => {
+                self.username = Some(value.into());
+            }
+            "pass" if matches!(self.address, Address::Unix(_)) => {
+                self.password = Some(value.into());
+            }
             _ => {
                 return Err(wrong(format!(
                     "the URL has a parameter that Larder does not know; the known ones are {PARAMETERS}"
@@ -283,8 +291,9 @@ impl Builder {
     ///
     /// [`Configuration`](ErrorKind::Configuration) when a setting cannot be.
     pub fn connect_later(self) -> Result<RedisBackend> {
-        if self.connect_timeout.is_zero() || self.response_timeout.is_zero() {
-            return Err(wrong("connect_timeout and response_timeout must be longer than zero"));
+        let limit = |limit: Duration| !limit.is_zero() && limit <= LONGEST_LIMIT;
+        if !limit(self.connect_timeout) || !limit(self.response_timeout) {
+            return Err(wrong("connect_timeout and response_timeout must lie between 1ms and 1h"));
         }
         if self.mark_ttl.resolve(Ttl::STANDARD).is_some_and(|ttl| ttl < Duration::from_secs(1)) {
             return Err(wrong("mark_ttl must be at least 1s: entries with tags outlive no mark"));
@@ -340,9 +349,9 @@ fn decoded(text: &str) -> Result<String> {
 }
 
 fn database(text: &str) -> Result<i64> {
-    text.parse::<u16>().map(i64::from).map_err(|_| {
-        wrong("the URL's path is the number of a database; write redis://host:6379/0")
-    })
+    text.parse::<u16>()
+        .map(i64::from)
+        .map_err(|_| wrong("the URL's path is the number of a database; write redis://host:6379/0"))
 }
 
 fn lifetime(name: &str, text: &str) -> Result<Ttl> {
@@ -386,6 +395,8 @@ const PORT: u16 = 6379;
 // The server's limit is 512 MiB for one argument; a record in a script's argument is one.
 const LARGEST: u64 = 511 * 1024 * 1024;
 
+const LONGEST_LIMIT: Duration = Duration::from_secs(60 * 60);
+
 const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl and max_value_bytes (for a Unix socket also db, user and pass)";
 
 #[cfg(test)]
@@ -398,7 +409,8 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let builder = parsed("redis://app:p%40ss%2Bword@[::1]:7000/3?namespace=shop&default_ttl=forever");
+        let builder =
+            parsed("redis://app:p%40ss%2Bword@[::1]:7000/3?namespace=shop&default_ttl=forever");
         assert!(matches!(&builder.address, Address::Tcp { host, port: 7000 } if host == "::1"));
         assert_eq!(builder.username.as_deref(), Some("app"));
         assert_eq!(builder.password.as_deref(), Some("p@ss+word"));
@@ -407,11 +419,15 @@ mod tests {
         assert_eq!(builder.default_ttl, Ttl::Forever);
 
         let builder = parsed("valkey://:pass@cache.internal");
-        assert!(matches!(&builder.address, Address::Tcp { host, port: 6379 } if host == "cache.internal"));
+        assert!(
+            matches!(&builder.address, Address::Tcp { host, port: 6379 } if host == "cache.internal")
+        );
         assert_eq!((builder.username, builder.password.as_deref()), (None, Some("pass")));
 
         let builder = parsed("redis+unix:///run/redis%20a.sock?db=2&user=u&pass=p");
-        assert!(matches!(&builder.address, Address::Unix(path) if path.as_os_str() == "/run/redis a.sock"));
+        assert!(
+            matches!(&builder.address, Address::Unix(path) if path.as_os_str() == "/run/redis a.sock")
+        );
         assert_eq!((builder.database, builder.password.as_deref()), (2, Some("p")));
     }
 
@@ -451,6 +467,8 @@ mod tests {
         for builder in [
             parsed("redis://h?response_timeout=0s"),
             parsed("redis://h?connect_timeout=0s"),
+            parsed("redis://h?response_timeout=2h"),
+            parsed("redis://h").connect_timeout(Duration::MAX),
             parsed("redis://h?mark_ttl=1ms"),
             parsed("redis://h?max_value_bytes=1GiB"),
         ] {

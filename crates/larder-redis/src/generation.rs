@@ -109,7 +109,12 @@ impl Generations {
             }
             copies.insert(
                 used.namespace.clone(),
-                Copy { generation, asked: names.asked, connection: names.connection, doubtful: false },
+                Copy {
+                    generation,
+                    asked: names.asked,
+                    connection: names.connection,
+                    doubtful: false,
+                },
             );
         }
         verdict

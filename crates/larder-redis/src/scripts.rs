@@ -25,7 +25,8 @@ impl Script {
 
 /// Every script there is.
 pub(crate) fn all() -> [&'static Script; 8] {
-    [&PUT, &REPLACE, &REMOVE_MANY, &TOUCH, &ADD, &REMAINING, &MARKS, &INVALIDATE].map(|script| &**script)
+    [&PUT, &REPLACE, &REMOVE_MANY, &TOUCH, &ADD, &REMAINING, &MARKS, &INVALIDATE]
+        .map(|script| &**script)
 }
 
 // What lies under a name: an `entry`, a `counter`, a `fill` or `pass` marker, or nil for nothing, something foreign or

@@ -131,13 +131,18 @@ impl Backend for RedisBackend {
         let mut entries = Vec::with_capacity(keys.len());
         for keys in keys.chunks(BATCH) {
             let (_, replies) = inner
-                .run(keys.iter().map(Key::namespace), Again::Yes, inner.deadline(), |names, request| {
-                    let mut get = cmd("MGET");
-                    for key in keys {
-                        get.arg(names.of(key));
-                    }
-                    request.command(get);
-                })
+                .run(
+                    keys.iter().map(Key::namespace),
+                    Again::Yes,
+                    inner.deadline(),
+                    |names, request| {
+                        let mut get = cmd("MGET");
+                        for key in keys {
+                            get.arg(names.of(key));
+                        }
+                        request.command(get);
+                    },
+                )
                 .await?;
             for (key, value) in keys.iter().zip(array(one(replies)?, keys.len())?) {
                 entries.push(inner.entry(key, value)?);
@@ -190,10 +195,15 @@ impl Backend for RedisBackend {
         let mut count = 0;
         for keys in keys.chunks(BATCH) {
             let (_, replies) = inner
-                .run(keys.iter().map(Key::namespace), Again::Yes, inner.deadline(), |names, request| {
-                    let names: Vec<String> = keys.iter().map(|key| names.of(key)).collect();
-                    request.script(&scripts::REMOVE_MANY, &names, []);
-                })
+                .run(
+                    keys.iter().map(Key::namespace),
+                    Again::Yes,
+                    inner.deadline(),
+                    |names, request| {
+                        let names: Vec<String> = keys.iter().map(|key| names.of(key)).collect();
+                        request.script(&scripts::REMOVE_MANY, &names, []);
+                    },
+                )
                 .await?;
             count += int(one(replies)?)?.unsigned_abs();
         }
@@ -210,7 +220,11 @@ impl Backend for RedisBackend {
         let lifetime = lifetime(ttl);
         let (_, replies) = inner
             .run([key.namespace()], Again::Yes, deadline, |names, request| {
-                request.script(&scripts::TOUCH, &[names.of(key)], [&block[..], lifetime.as_bytes()]);
+                request.script(
+                    &scripts::TOUCH,
+                    &[names.of(key)],
+                    [&block[..], lifetime.as_bytes()],
+                );
             })
             .await?;
         Ok(int(one(replies)?)? == 1)
@@ -283,7 +297,8 @@ impl Backend for RedisBackend {
             let start = match one(replies)? {
                 Value::Nil | Value::Okay => return Ok(Begin::Token(token)),
                 Value::BulkString(bytes) => {
-                    let start = bytes[..bytes.len().min(scripts::EVIDENCE)].to_vec();
+                    let bytes = Bytes::from(bytes);
+                    let start = bytes.slice(..bytes.len().min(scripts::EVIDENCE));
                     match inner.look(key, bytes, &base) {
                         Look::Entry(entry) => return Ok(Begin::Found(entry)),
                         // Planted by a first try whose reply was lost.
@@ -293,7 +308,7 @@ impl Backend for RedisBackend {
                         Look::Nothing => start,
                     }
                 }
-                other if client::wrong_type(&other) => Vec::new(),
+                other if client::wrong_type(&other) => Bytes::new(),
                 other => return Err(unexpected(&other)),
             };
             if inner.replace(key, &names, &start, &marker, &hold, deadline).await? {
@@ -314,8 +329,10 @@ impl Backend for RedisBackend {
     async fn marks(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Marks> {
         let inner = &*self.0;
         let replies = inner.sequenced(&scripts::MARKS, namespace, tags).await?;
-        let numbers: Vec<Sequence> =
-            array(one(replies)?, 1 + tags.len())?.into_iter().map(sequence).collect::<Result<_>>()?;
+        let numbers: Vec<Sequence> = array(one(replies)?, 1 + tags.len())?
+            .into_iter()
+            .map(sequence)
+            .collect::<Result<_>>()?;
         Ok(Marks { sequence: numbers[0], tags: numbers[1..].to_vec() })
     }
 
@@ -366,7 +383,9 @@ impl Backend for RedisBackend {
         let started = Instant::now();
         let mut cursor = match from {
             None => b"0".to_vec(),
-            Some(Cursor(bytes)) if bytes.iter().all(u8::is_ascii_digit) && !bytes.is_empty() => bytes,
+            Some(Cursor(bytes)) if bytes.iter().all(u8::is_ascii_digit) && !bytes.is_empty() => {
+                bytes
+            }
             Some(_) => {
                 let words = "the cursor was made by another backend; begin the paging anew";
                 return Err(Error::new(ErrorKind::Other, words).with_backend(NAME));
@@ -377,13 +396,19 @@ impl Backend for RedisBackend {
         // A sparse prefix on a large server: look on, but not for long.
         loop {
             let (names, replies) = inner
-                .run([prefix.namespace().as_str()], Again::Yes, inner.deadline(), |names, request| {
-                    let start = prefix.wire_start(names.generation(prefix.namespace().as_str()));
-                    let mut scan = cmd("SCAN");
-                    scan.arg(&cursor[..]).arg("MATCH").arg(format!("{}*", escaped(&start)));
-                    scan.arg("COUNT").arg(&count);
-                    request.command(scan);
-                })
+                .run(
+                    [prefix.namespace().as_str()],
+                    Again::Yes,
+                    inner.deadline(),
+                    |names, request| {
+                        let start =
+                            prefix.wire_start(names.generation(prefix.namespace().as_str()));
+                        let mut scan = cmd("SCAN");
+                        scan.arg(&cursor[..]).arg("MATCH").arg(format!("{}*", escaped(&start)));
+                        scan.arg("COUNT").arg(&count);
+                        request.command(scan);
+                    },
+                )
                 .await?;
             let reply = one(replies)?;
             if let Some(refusal) = client::refusal(&reply) {
@@ -455,8 +480,7 @@ impl Inner {
     // The generations of these namespaces, made if the server has none.
     async fn names(&self, namespaces: &[&str], deadline: Instant) -> Result<Names, Failure> {
         for _ in 0..ATTEMPTS {
-            // The connection first: the one that will be used may only be a later one, and then the copy is too new
-            // for nobody.
+            // Read first: if a newer connection carries the request, the copy is asked for once more than needed.
             let connection = self.client.connections();
             let names = self.generations.names(namespaces.iter().copied(), connection);
             if names.known() {
@@ -467,7 +491,9 @@ impl Inner {
             for (make, _) in &makes {
                 request.command(make.clone());
             }
-            let replies = self.client.exchange(&request, deadline).await?;
+            // Whatever becomes of this, the caller's own request was not sent.
+            let replies = self.client.exchange(&request, deadline).await;
+            let replies = replies.map_err(|failure| Failure::before(failure.error))?;
             let mut answers = Vec::with_capacity(makes.len());
             for (((_, made), reply), namespace) in makes.iter().zip(&replies).zip(names.asked()) {
                 answers.push(match reply {
@@ -495,7 +521,8 @@ impl Inner {
             }
             self.generations.learn(&names, &answers);
         }
-        let words = "the namespace's generation is lost again and again; does somebody flush the server?";
+        let words =
+            "the namespace's generation is lost again and again; does somebody flush the server?";
         Err(Failure::before(Error::new(ErrorKind::Unavailable, words).with_backend(NAME)))
     }
 
@@ -526,7 +553,8 @@ impl Inner {
         let mut get = cmd("GET");
         get.arg(generation::place(namespace));
         request.command(get);
-        let reply = one(self.client.exchange(&request, deadline).await?).map_err(Failure::before)?;
+        let reply =
+            one(self.client.exchange(&request, deadline).await?).map_err(Failure::before)?;
         Ok(generation::read(&reply))
     }
 
@@ -543,18 +571,18 @@ impl Inner {
         };
         // There was a connection, so there is a base.
         let base = self.client.time().base().ok_or_else(garbled)?;
-        Ok(match self.look(key, bytes, &base) {
+        Ok(match self.look(key, bytes.into(), &base) {
             Look::Entry(entry) => Some(entry),
             _ => None,
         })
     }
 
-    fn look(&self, key: &Key, bytes: Vec<u8>, base: &TimeBase) -> Look {
+    fn look(&self, key: &Key, bytes: Bytes, base: &TimeBase) -> Look {
         if let Some(number) = envelope::counter(&bytes) {
             // Its end is known to the server only; whoever needs it asks `remaining`.
             return Look::Entry(Entry::integer(number).with_revision(Revision::NONE));
         }
-        match self.envelope.decode(Bytes::from(bytes), key.as_ref(), base) {
+        match self.envelope.decode(bytes, key.as_ref(), base) {
             Ok(Record::Entry(entry)) => {
                 let expired = entry.times().is_none_or(|times| times.expired(self.clock.now()));
                 if expired { Look::Nothing } else { Look::Entry(entry) }
@@ -702,7 +730,8 @@ impl Inner {
         base: &TimeBase,
     ) -> Result<Vec<Result<Outcome>>> {
         let mut outcomes: Vec<Option<Result<Outcome>>> = writes.iter().map(Write::early).collect();
-        let sent: Vec<usize> = (0..writes.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let sent: Vec<usize> =
+            (0..writes.len()).filter(|index| outcomes[*index].is_none()).collect();
         if !sent.is_empty() {
             let namespaces = sent.iter().map(|index| writes[*index].key.namespace());
             let done = self
@@ -747,8 +776,11 @@ impl Inner {
             // `UNLINK` counts, scripts say 0 for "the condition does not hold".
             Value::Int(_) if write.when == When::Always => Outcome::Stored,
             Value::Int(0) => Outcome::Refused,
-            Value::BulkString(start) if self.is_record(&write.key, &start, base) => Outcome::Refused,
             Value::BulkString(start) => {
+                let start = Bytes::from(start);
+                if self.is_record(&write.key, &start, base) {
+                    return Ok(Outcome::Refused);
+                }
                 let (value, life) = (&write.value, &write.lifetime);
                 match self.replace(&write.key, names, &start, value, life, deadline).await? {
                     true => Outcome::Stored,
@@ -769,9 +801,9 @@ impl Inner {
     }
 
     // Whether bytes, perhaps only the first ones, are an entry of a key. Damage is absent.
-    fn is_record(&self, key: &Key, start: &[u8], base: &TimeBase) -> bool {
+    fn is_record(&self, key: &Key, start: &Bytes, base: &TimeBase) -> bool {
         if start.len() < scripts::EVIDENCE {
-            return matches!(self.look(key, start.to_vec(), base), Look::Entry(_));
+            return matches!(self.look(key, start.clone(), base), Look::Entry(_));
         }
         match envelope::key_of(start) {
             Ok(KeyOf::Whole(found)) => found == *key,
@@ -824,13 +856,18 @@ impl Inner {
             return Err(failure.error);
         }
         let found = self
-            .run(lost.iter().map(|write| write.key.namespace()), Again::Yes, self.deadline(), |names, request| {
-                for write in lost {
-                    let mut get = cmd("GETRANGE");
-                    get.arg(names.of(&write.key)).arg(0).arg(63);
-                    request.command(get);
-                }
-            })
+            .run(
+                lost.iter().map(|write| write.key.namespace()),
+                Again::Yes,
+                self.deadline(),
+                |names, request| {
+                    for write in lost {
+                        let mut get = cmd("GETRANGE");
+                        get.arg(names.of(&write.key)).arg(0).arg(63);
+                        request.command(get);
+                    }
+                },
+            )
             .await;
         let mut found = found.map(|(_, replies)| replies).unwrap_or_default();
         found.resize(lost.len(), Value::Nil);
@@ -998,7 +1035,8 @@ fn copy(error: &Error) -> Error {
 }
 
 fn ambiguous() -> Error {
-    let words = "the server did not tell whether it carried out the change; read to see what is there";
+    let words =
+        "the server did not tell whether it carried out the change; read to see what is there";
     Error::new(ErrorKind::Ambiguous, words).with_backend(NAME)
 }
 
@@ -1072,3 +1110,35 @@ const KEY_GUESS: usize = 384;
 
 // A marker is known by its start: magic, kind and token.
 const TOKEN_END: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_whole_milliseconds_rounded_up() {
+        assert_eq!(lifetime(None), "");
+        assert_eq!(lifetime(Some(Duration::ZERO)), "0");
+        assert_eq!(lifetime(Some(Duration::from_nanos(1))), "1");
+        assert_eq!(lifetime(Some(Duration::from_micros(1001))), "2");
+        assert_eq!(lifetime(Some(Ttl::MAX)), "3153600000000");
+    }
+
+    #[test]
+    fn patterns_are_literal() {
+        assert_eq!(escaped("shop:00ff:d:a_b.c-1"), "shop:00ff:d:a_b.c-1");
+        assert_eq!(escaped(r"*?[^]\"), r"\*\?\[\^\]\\");
+    }
+
+    #[test]
+    fn everything_may_be_sent_between_threads() {
+        fn send<T: Send>(_: &T) {}
+        fn shared<T: Clone + Send + Sync + 'static>() {}
+        shared::<RedisBackend>();
+        let backend = RedisBackend::builder().connect_later().unwrap();
+        let key = Key::new(&Namespace::new("shop").unwrap(), ["k"]).unwrap();
+        send(&backend.get(&key, &[]));
+        send(&backend.put_many(Vec::new()));
+        send(&RedisBackend::connect("redis://localhost"));
+    }
+}

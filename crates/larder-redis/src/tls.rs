@@ -48,9 +48,11 @@ mod enabled {
                 .with_root_certificates(roots.clone());
             let config = match client.as_deref() {
                 None => config.with_no_client_auth(),
-                Some((chain, key)) => config
-                    .with_client_auth_cert(chain.clone(), key.clone_key())
-                    .map_err(|_| wrong("the client's certificate and key do not belong together"))?,
+                Some((chain, key)) => {
+                    config.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|_| {
+                        wrong("the client's certificate and key do not belong together")
+                    })?
+                }
             };
             Ok(Tls { roots, client, config: Arc::new(config) })
         }
@@ -76,8 +78,9 @@ mod enabled {
     }
 
     fn chain(pem: &[u8]) -> Result<Chain> {
-        let chain: Chain =
-            CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| no_certificate())?;
+        let chain: Chain = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|_| no_certificate())?;
         if chain.is_empty() { Err(no_certificate()) } else { Ok(chain) }
     }
 
@@ -103,7 +106,9 @@ mod disabled {
 
     impl Tls {
         pub(crate) fn new() -> Result<Self> {
-            Err(wrong("rediss:// needs the feature `tls` of larder-redis; enable it, or write redis://"))
+            Err(wrong(
+                "rediss:// needs the feature `tls` of larder-redis; enable it, or write redis://",
+            ))
         }
 
         pub(crate) async fn connect(&self, _: &str, _: TcpStream) -> io::Result<Stream> {

@@ -1,46 +1,69 @@
 //! The whole conformance suite on a real server.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::Server;
-use larder_core::Key;
+use larder_core::Ttl;
 use larder_redis::RedisBackend;
-use larder_testkit::Harness;
+use larder_testkit::proxy::{Direction, FaultProxy, Mode};
+use larder_testkit::servers::RedisServer;
+use larder_testkit::{Harness, suite};
+
+mod common;
 
 // A second node may see a cleared namespace for as long as it trusts its copy of the generation.
 const LAG: Duration = Duration::from_millis(100);
 
 async fn harness() -> Harness<RedisBackend> {
-    let server = Arc::new(Server::start().await);
-    let connect = {
-        let server = server.clone();
-        move || {
-            let builder = server.builder().generation_max_age(LAG);
-            // A busy machine is no reason to fail.
-            let builder = builder.response_timeout(Duration::from_secs(10));
-            async move { builder.connect().await.expect("the server is there") }
+    let server = Arc::new(RedisServer::start().await);
+    let url = server.url();
+    made(server, url).await
+}
+
+async fn made(server: Arc<RedisServer>, url: String) -> Harness<RedisBackend> {
+    let connect = move || {
+        let url = url.clone();
+        async move {
+            let builder = RedisBackend::builder().url(&url).expect("the URL is right");
+            builder
+                .generation_max_age(LAG)
+                // The suite wants records of tags that never end; a test below has the others.
+                .mark_ttl(Ttl::Forever)
+                // A busy machine is no reason to fail.
+                .response_timeout(Duration::from_secs(20))
+                .connect()
+                .await
+                .expect("the server is there")
         }
     };
-    let backend = connect().await;
     let planter = server.clone();
-    Harness::new(backend)
+    Harness::new(connect().await)
         .with_second(connect)
-        .with_lag(LAG)
+        // The copy's age is counted by a clock of its own.
+        .with_lag(LAG * 2)
         .with_plant(move |key, bytes| {
             let server = planter.clone();
-            async move { plant(&server, key, bytes).await }
+            async move {
+                let mut raw = common::raw(&server).await;
+                let name = common::wire_name(&mut raw, &key).await;
+                common::ask::<()>(&mut raw, &[b"SET", name.as_bytes(), &bytes]).await;
+            }
         })
         .keep(server)
 }
 
-async fn plant(server: &Server, key: Key, bytes: Bytes) {
-    let mut raw = server.raw().await;
-    let name = common::wire_name(&mut raw, &key).await;
-    let () = redis::cmd("SET").arg(name).arg(&bytes[..]).query_async(&mut raw).await.unwrap();
-}
-
 larder_testkit::conformance!(harness());
+
+// Through a proxy, everything takes several times as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_are_one_round_trip_each() {
+    let batches = suite::checks::<RedisBackend>().into_iter();
+    for check in batches.filter(|check| check.name.starts_with("batches::")) {
+        let server = Arc::new(RedisServer::start().await);
+        let proxy = FaultProxy::start(server.address()).await;
+        proxy.set(Direction::Replies, Mode::Delay(Duration::from_millis(5)));
+        let url = server.url_at(proxy.port());
+        let harness = made(server, url).await.with_round_trips(proxy.exchange_count());
+        (check.run)(&harness).await;
+    }
+}

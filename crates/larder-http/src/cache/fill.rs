@@ -13,7 +13,7 @@ use http::header::{
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body;
 use larder_cache::{Landed, Pilot};
-use larder_core::{Begin, Key, Moment, Sequence, Tag, Token, When};
+use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag, Token, When};
 use larder_http_rules::conditional::{self, Validators, Verdict};
 use larder_http_rules::{
     Reason, RequestFacts, RouteRule, Stored as Storable, Times, date, headers, storable,
@@ -75,30 +75,54 @@ pub(super) struct Plan {
     length: Option<u64>,
 }
 
+// How long a fill marker lives without being renewed.
+const HOLD: Duration = Duration::from_secs(6);
+
 type Sender<S, ReqB, ResB, E> = oneshot::Sender<Filled<S, ReqB, ResB, E>>;
 
 impl Fill {
     pub(super) async fn run<S, ReqB, ResB>(
-        mut self,
+        self,
         pilot: Pilot,
-        mut inner: S,
-        mut request: Request<ReqB>,
-        mut sender: Sender<S, ReqB, ResB, S::Error>,
+        inner: S,
+        request: Request<ReqB>,
+        sender: Sender<S, ReqB, ResB, S::Error>,
     ) where
         S: Service<Request<ReqB>, Response = Response<ResB>>,
         ResB: Body,
     {
         // Numbers first, then the marker, then the handler: what is invalidated from here on voids what is stored.
-        let (built_at, permit) = match self.permit().await {
-            Ok(permit) => permit,
+        match self.permit(&pilot).await {
             Err(SomebodyElse) => {
                 land(pilot, Landing::Again, true);
                 let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
-                return;
             }
-        };
+            Ok((built_at, permit)) => {
+                let token = permit.token();
+                let (store, key) = (self.shared.config.store.clone(), self.key.clone());
+                let filling = self.fill(pilot, inner, request, sender, built_at, permit);
+                match token {
+                    Some(token) => store.holding(&key, token, HOLD, filling).await,
+                    None => filling.await,
+                }
+            }
+        }
+    }
+
+    async fn fill<S, ReqB, ResB>(
+        mut self,
+        pilot: Pilot,
+        mut inner: S,
+        mut request: Request<ReqB>,
+        mut sender: Sender<S, ReqB, ResB, S::Error>,
+        built_at: Sequence,
+        permit: Permit,
+    ) where
+        S: Service<Request<ReqB>, Response = Response<ResB>>,
+        ResB: Body,
+    {
         let deadline = Instant::now() + self.shared.config.deadline;
-        let times = (self.wall(), self.shared.config.store.clock().now());
+        let sent = self.wall();
         strip(&self.shared, &mut request);
         // What is stored is for everybody: the handler must not answer 304 to this client's own copy.
         for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
@@ -125,7 +149,7 @@ impl Fill {
                 return self.pass_on(failed, sender);
             }
         };
-        match plan(&self.shared, &self.snapshot, self.facts, &response, times.0) {
+        match plan(&self.shared, &self.snapshot, self.facts, &response, sent) {
             Err(reason) => {
                 self.told.because(reason);
                 if !response.status().is_server_error() {
@@ -143,33 +167,45 @@ impl Fill {
     }
 
     // The right to store.
-    async fn permit(&self) -> Result<(Sequence, Permit), SomebodyElse> {
-        let store = &self.shared.config.store;
+    async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), SomebodyElse> {
+        let config = &self.shared.config;
+        let store = &config.store;
         if matches!(self.there, There::Outage) {
             return Ok((Sequence::NONE, Permit::Outage));
         }
         // The response may bring tags that the route does not know, so the sequence is always read.
-        let Ok(marks) = store.marks(&self.shared.config.tags).await else {
+        let Ok(marks) = store.marks(&config.tags).await else {
             return Ok((Sequence::NONE, Permit::Outage));
         };
         let permit = match &self.there {
+            There::Page(revision, ..) | There::Unusable(revision) if self.replaced(*revision) => {
+                return Err(SomebodyElse);
+            }
             There::Page(revision, written, entry, page) => {
-                // Whoever peeked before another fill had ended finds its page only now.
                 Permit::Page(*revision, *written, entry.clone(), page.clone())
             }
             There::Unusable(revision) => Permit::Revision(*revision),
             There::Outage => Permit::Outage,
-            There::Nothing => {
-                let hold = self.shared.config.deadline + Duration::from_secs(1);
-                match store.begin(&self.key, hold).await {
-                    Ok(Begin::Token(token)) => Permit::Token(token),
-                    Ok(Begin::Found(_)) => return Err(SomebodyElse),
-                    Ok(Begin::Busy | Begin::Pass) => Permit::Never,
-                    Err(_) => Permit::Outage,
+            There::Nothing => match store.begin_or_wait(&self.key, HOLD, config.wait).await {
+                Ok(Begin::Token(token)) if pilot.holds(token) => Permit::Token(token),
+                Ok(Begin::Token(token)) => {
+                    Permit::Token(token).release(&self.shared, &self.key).await;
+                    Permit::Never
                 }
-            }
+                Ok(Begin::Found(_)) => return Err(SomebodyElse),
+                Ok(Begin::Busy | Begin::Pass) => Permit::Never,
+                Err(_) => Permit::Outage,
+            },
         };
         Ok((marks.sequence, permit))
+    }
+
+    // Whether another fill has ended between the look and this one, where that can be seen without waiting.
+    fn replaced(&self, revision: Revision) -> bool {
+        match self.shared.config.store.peek(self.key.as_ref()) {
+            Peek::Hit(entry) => entry.revision() != revision,
+            Peek::Miss | Peek::Ask => false,
+        }
     }
 
     async fn copy<S, ReqB, ResB: Body, E>(
@@ -494,10 +530,17 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl Permit {
+    /// The fill marker's token, if there is one.
+    fn token(&self) -> Option<Token> {
+        match self {
+            Permit::Token(token) => Some(*token),
+            _ => None,
+        }
+    }
+
     /// Takes the fill marker away, if there is one.
     pub(super) async fn release(&self, shared: &Shared, key: &Key) {
-        if let Permit::Token(token) = self {
-            let token: Token = *token;
+        if let Some(token) = self.token() {
             // If this fails the marker ends by itself.
             let _ = shared.config.store.release(key, token, None).await;
         }

@@ -1,0 +1,158 @@
+//! A store that is down: bounded waiting, no lies, nothing brought back.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{faulty, minute, settle};
+use larder_core::ErrorKind;
+use larder_testkit::faulty::{Fault, Verb};
+
+const DOWN: Fault = Fault::Fail(ErrorKind::Unavailable);
+
+#[tokio::test]
+async fn reads_are_misses_and_sets_are_done_without_effect() {
+    let (cache, faults, _) = faulty();
+    faults.inject(DOWN, &Verb::ALL);
+    assert!(cache.get::<u64>("k").await.unwrap().is_none());
+    assert!(!cache.contains("k").await.unwrap());
+    assert!(cache.get_many::<u64, _>(["k"]).await.unwrap().is_empty());
+    cache.set("k", 1_u64).await.unwrap();
+    assert_eq!(cache.set_many([("k", 1_u64)], minute()).await.unwrap(), ["k"]);
+}
+
+#[tokio::test]
+async fn what_would_be_a_guess_is_an_error() {
+    let (cache, faults, _) = faulty();
+    faults.inject(DOWN, &Verb::ALL);
+    let kind = |error: larder_core::Error| error.kind();
+    assert_eq!(kind(cache.add("k", 1_u64, minute()).await.unwrap_err()), ErrorKind::Unavailable);
+    assert_eq!(kind(cache.incr("k", 1).await.unwrap_err()), ErrorKind::Unavailable);
+    assert_eq!(
+        kind(cache.touch("k", Duration::from_secs(1)).await.unwrap_err()),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(kind(cache.ttl("k").await.unwrap_err()), ErrorKind::Unavailable);
+    assert!(cache.delete("k").await.is_err());
+    assert!(cache.invalidate_tag("t").await.is_err());
+    assert!(cache.clear().await.is_err());
+}
+
+#[tokio::test]
+async fn a_strict_handle_tells_every_error() {
+    let (cache, faults, _) = faulty();
+    faults.inject(DOWN, &Verb::ALL);
+    let strict = cache.strict();
+    assert!(strict.get::<u64>("k").await.is_err());
+    assert!(strict.set("k", 1_u64).await.is_err());
+    assert!(strict.contains("k").await.is_err());
+    assert!(strict.get_many::<u64, _>(["k"]).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_costs_one_budget_and_then_nothing() {
+    let (cache, faults, hands) = faulty();
+    faults.inject(Fault::Hang, &[Verb::Get]);
+    let start = tokio::time::Instant::now();
+    assert!(cache.get::<u64>("k").await.unwrap().is_none());
+    assert_eq!(start.elapsed(), Duration::from_millis(100));
+    for _ in 0..4 {
+        assert!(cache.get::<u64>("k").await.unwrap().is_none());
+    }
+    // Five in a row: from here on nobody waits, and the store is left alone.
+    let (waited, asked) = (start.elapsed(), faults.count(Verb::Get));
+    for _ in 0..1000 {
+        assert!(cache.get::<u64>("k").await.unwrap().is_none());
+    }
+    assert_eq!((start.elapsed(), faults.count(Verb::Get)), (waited, asked));
+
+    // After the pause one probe asks, and finds it healthy again.
+    faults.heal();
+    hands.advance(Duration::from_secs(1));
+    assert!(cache.get::<u64>("k").await.unwrap().is_none());
+    assert_eq!(faults.count(Verb::Get), asked + 1);
+    cache.set("k", 1_u64).await.unwrap();
+    assert!(cache.get::<u64>("k").await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_many_calls_sends_probes_only() {
+    let (cache, faults, hands) = faulty();
+    faults.inject(DOWN, &Verb::ALL);
+    for second in 0..60 {
+        for _ in 0..100 {
+            cache.get::<u64>("k").await.unwrap();
+        }
+        let asked = faults.count(Verb::Get);
+        assert!(asked <= 5 + second, "{asked} calls in {second} s");
+        hands.advance(Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn a_callers_mistake_never_opens_the_breaker() {
+    let (cache, faults, _) = faulty();
+    cache.set("text", "no number".to_owned()).await.unwrap();
+    for _ in 0..100 {
+        assert_eq!(cache.incr("text", 1).await.unwrap_err().kind(), ErrorKind::NotAnInteger);
+    }
+    assert!(cache.contains("text").await.unwrap());
+    assert_eq!(faults.count(Verb::Add), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_failed_is_told_and_its_value_stays_away() {
+    let (cache, faults, hands) = faulty();
+    cache.set("k", "old".to_owned()).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::Remove]);
+    assert!(cache.delete("k").await.is_err());
+    // The store works again and still has it; this node knows better.
+    assert!(cache.get::<String>("k").await.unwrap().is_none());
+    assert!(!cache.contains("k").await.unwrap());
+    assert!(cache.get_many::<String, _>(["k"]).await.unwrap().is_empty());
+
+    // The removal is tried again by itself, and then the key is free.
+    hands.advance(Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    settle().await;
+    assert_eq!(faults.count(Verb::RemoveMany), 1);
+    cache.set("k", "new".to_owned()).await.unwrap();
+    assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_new_value_frees_a_barred_key() {
+    let (cache, faults, _) = faulty();
+    cache.set("k", "old".to_owned()).await.unwrap();
+    faults.inject_times(1, Fault::Lose(ErrorKind::Timeout), &[Verb::Remove]);
+    assert!(cache.delete("k").await.is_err());
+    cache.set("k", "new".to_owned()).await.unwrap();
+    assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_failed_deletes_bar_and_then_clear_the_namespace() {
+    let (cache, faults, hands) = faulty();
+    cache.set("kept", 1_u64).await.unwrap();
+    faults.inject(DOWN, &[Verb::RemoveMany]);
+    let keys: Vec<u64> = (0..70_000).collect();
+    assert!(cache.delete_many(keys).await.is_err());
+    assert!(cache.get::<u64>("kept").await.unwrap().is_none(), "the whole namespace is barred");
+    faults.heal();
+    hands.advance(Duration::from_secs(10));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    settle().await;
+    assert!(faults.count(Verb::Clear) >= 1);
+    cache.set("k", 2_u64).await.unwrap();
+    assert!(cache.get::<u64>("k").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn no_value_key_or_secret_is_in_an_errors_text() {
+    let (cache, faults, _) = faulty();
+    faults.inject(DOWN, &Verb::ALL);
+    let strict = cache.strict();
+    let error = strict.set("canary-key", "canary-value".to_owned()).await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains("canary"), "{text}");
+}
