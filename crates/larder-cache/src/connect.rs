@@ -1,5 +1,7 @@
 //! Caches from URLs.
 
+#[cfg(feature = "memory")]
+use larder_core::parse;
 use larder_core::{Error, ErrorKind, Result};
 use url::Url;
 
@@ -11,7 +13,7 @@ impl Cache {
     /// | URL | store |
     /// | --- | --- |
     /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it |
-    /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS; feature `redis` |
+    /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
     ///
     /// Parameters for every store: `namespace`, which stores on the network need, since applications share them.
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
@@ -29,7 +31,9 @@ impl Cache {
         })?;
         match parsed.scheme() {
             "memory" => memory(&parsed),
-            "redis" | "rediss" => redis(&parsed).await,
+            "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => {
+                redis(&parsed).await
+            }
             _ => {
                 Err(wrong("unknown kind of cache URL; there are memory://, redis:// and rediss://"))
             }
@@ -47,8 +51,8 @@ fn memory(url: &Url) -> Result<Cache> {
     let mut namespace = None;
     for (name, value) in url.query_pairs() {
         match &*name {
-            "max_bytes" => builder = builder.max_bytes(bytes(&value)?),
-            "max_entry_bytes" => builder = builder.max_entry_bytes(bytes(&value)?),
+            "max_bytes" => builder = builder.max_bytes(parse::size(&name, &value)?),
+            "max_entry_bytes" => builder = builder.max_entry_bytes(parse::size(&name, &value)?),
             "namespace" => namespace = Some(value.into_owned()),
             _ => {
                 return Err(wrong(
@@ -76,29 +80,12 @@ async fn redis(_: &Url) -> Result<Cache> {
 
 #[cfg(feature = "redis")]
 async fn redis(url: &Url) -> Result<Cache> {
-    let namespace = url.query_pairs().find(|(name, _)| name == "namespace");
-    let Some((_, namespace)) = namespace else {
+    let builder = larder_redis::RedisBackend::builder().url(url.as_str())?;
+    let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a redis:// URL needs a namespace, since others may use the server too: add ?namespace=NAME",
         ));
     };
-    let backend = larder_redis::RedisBackend::connect(url.as_str()).await?;
-    Ok(Cache::builder(backend).namespace(&namespace)?.build())
-}
-
-#[cfg(feature = "memory")]
-fn bytes(text: &str) -> Result<u64> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err(wrong("a size is a number of bytes, or one with KiB, MiB or GiB")),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| wrong("a size is a number of bytes, or one with KiB, MiB or GiB"))?;
-    number.checked_mul(factor).ok_or_else(|| wrong("that size is too large"))
+    let backend = builder.connect().await?;
+    Ok(Cache::builder(backend).namespace(namespace.as_str())?.build())
 }

@@ -129,7 +129,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool>> + Send;
 
     /// Reads a namespace's sequence and the last invalidations of these tags, in one round trip. Records that are
-    /// missing, or of another epoch than the sequence, are made with the sequence's present number.
+    /// missing, or of another epoch than the sequence, are made with the sequence's present number. Records that nobody
+    /// asks for may end after some days: what depends on them is a miss then, never valid.
     fn marks(
         &self,
         namespace: &Namespace,

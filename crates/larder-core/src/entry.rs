@@ -276,7 +276,7 @@ impl Entry {
         self.0.fresh_for
     }
 
-    /// The times; `None` only before a backend has stored it.
+    /// The times; `None` before a backend has stored it, and for a plain counter that a server keeps.
     pub fn times(&self) -> Option<&Times> {
         self.0.times.as_ref()
     }

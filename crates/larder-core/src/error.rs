@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Corrupt,
     /// A key, namespace or tag that cannot be used.
     InvalidKey,
-    /// A conditional write was sent and its outcome could not be learned.
+    /// A conditional write, or an addition to a counter, was sent and its outcome could not be learned.
     Ambiguous,
     /// The value is there and is not an integer, or the sum does not fit one.
     NotAnInteger,

@@ -33,6 +33,7 @@ pub mod envelope;
 mod error;
 mod key;
 mod name;
+pub mod parse;
 mod sequence;
 mod ttl;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use larder_core::envelope::Envelope;
+use larder_core::parse;
 use larder_core::{Clock, Error, ErrorKind, Namespace, Result, Ttl};
 use url::{Host, Url};
 
@@ -139,11 +140,11 @@ impl Builder {
         match name {
             "namespace" => self.namespace = Some(Namespace::new(value)?),
             "default_ttl" => self.default_ttl = lifetime(name, value)?,
-            "connect_timeout" => self.connect_timeout = duration(name, value)?,
-            "response_timeout" => self.response_timeout = duration(name, value)?,
-            "generation_max_age" => self.generation_max_age = duration(name, value)?,
+            "connect_timeout" => self.connect_timeout = parse::duration(name, value)?,
+            "response_timeout" => self.response_timeout = parse::duration(name, value)?,
+            "generation_max_age" => self.generation_max_age = parse::duration(name, value)?,
             "mark_ttl" => self.mark_ttl = lifetime(name, value)?,
-            "max_value_bytes" => self.max_value_bytes = size(name, value)?,
+            "max_value_bytes" => self.max_value_bytes = parse::size(name, value)?,
             "db" if matches!(self.address, Address::Unix(_)) => self.database = database(value)?,
             "user" if matches!(self.address, Address::Unix(_)) => {
                 self.username = Some(value.into());
@@ -355,39 +356,7 @@ fn database(text: &str) -> Result<i64> {
 }
 
 fn lifetime(name: &str, text: &str) -> Result<Ttl> {
-    if text == "forever" { Ok(Ttl::Forever) } else { duration(name, text).map(Ttl::For) }
-}
-
-fn duration(name: &str, text: &str) -> Result<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let millis = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60 * 1000),
-        "h" => Some(60 * 60 * 1000),
-        "d" => Some(24 * 60 * 60 * 1000),
-        _ => None,
-    };
-    millis
-        .and_then(|millis: u64| number.parse::<u64>().ok()?.checked_mul(millis))
-        .map(Duration::from_millis)
-        .ok_or_else(|| wrong(format!("{name} is a number with a unit: 250ms, 5s, 10m, 2h or 30d")))
-}
-
-fn size(name: &str, text: &str) -> Result<u64> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let bytes = match unit {
-        "" | "B" => Some(1),
-        "KiB" => Some(1 << 10),
-        "MiB" => Some(1 << 20),
-        "GiB" => Some(1 << 30),
-        _ => None,
-    };
-    bytes
-        .and_then(|bytes: u64| number.parse::<u64>().ok()?.checked_mul(bytes))
-        .ok_or_else(|| wrong(format!("{name} is a number of bytes: 1024, 512KiB or 64MiB")))
+    if text == "forever" { Ok(Ttl::Forever) } else { parse::duration(name, text).map(Ttl::For) }
 }
 
 const PORT: u16 = 6379;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::Ttl;
 use larder_redis::RedisBackend;
 use larder_testkit::proxy::{Direction, FaultProxy, Mode};
 use larder_testkit::servers::RedisServer;
@@ -27,8 +26,6 @@ async fn made(server: Arc<RedisServer>, url: String) -> Harness<RedisBackend> {
             let builder = RedisBackend::builder().url(&url).expect("the URL is right");
             builder
                 .generation_max_age(LAG)
-                // The suite wants records of tags that never end; a test below has the others.
-                .mark_ttl(Ttl::Forever)
                 // A busy machine is no reason to fail.
                 .response_timeout(Duration::from_secs(20))
                 .connect()

@@ -121,7 +121,7 @@ table! {
     SequenceIsGlobal => "marks::other_namespaces_are_spared",
     MarksElsewhere => "marks::marks_are_counters",
     OneEpoch => "marks::lost_records_make_nothing_valid",
-    MarksExpire => "marks::records_do_not_expire",
+    MarksExpire => "marks::records_last_for_days",
     TagsIgnoreCase => "marks::many_tags_at_once",
     InvalidateIsTwoSteps => "marks::numbers_are_taken_once",
     AddMovesSequence => "marks::counters_are_not_sequences",
