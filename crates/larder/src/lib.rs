@@ -60,3 +60,8 @@ pub use larder_memory::MemoryBackend;
 
 #[cfg(feature = "redis")]
 pub use larder_redis::RedisBackend;
+
+/// The README, so that its programs are compiled and run with the tests.
+#[cfg(all(doctest, feature = "http", feature = "memory"))]
+#[doc = include_str!("../../../README.md")]
+pub mod readme {}

@@ -89,8 +89,15 @@ impl<B: Body> Body for ResponseBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Stored { body, .. } => {
-                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            Kind::Stored { body, trailers } => {
+                let length = body.as_ref().map_or(0, |body| body.len() as u64);
+                let mut left = SizeHint::with_exact(length);
+                if trailers.is_some() {
+                    // HTTP/1.1 sends trailers only behind a body whose length was not announced.
+                    left = SizeHint::new();
+                    left.set_lower(length);
+                }
+                left
             }
             Kind::Passed { body } => body.size_hint(),
             Kind::Copied { reader } => reader.size_hint(),

@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE,
+    CONTENT_ENCODING, CONTENT_LENGTH, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TRAILER,
 };
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body;
 use larder_cache::{Landed, Pilot};
 use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag, Token, When};
 use larder_http_rules::conditional::{self, Validators, Verdict};
+use larder_http_rules::vary::Coding;
 use larder_http_rules::{
     Reason, RequestFacts, RouteRule, Stored as Storable, Times, date, headers, storable,
 };
@@ -27,7 +28,7 @@ use super::commit::{Commit, Permit};
 use super::layer::Shared;
 use super::look::not_modified;
 use super::miss::There;
-use super::record::{Stored, Variant};
+use super::record::{Page, Stored, Variant};
 use super::service::strip;
 use super::tee::{self, Copied, Copying, Panic};
 use super::variants::List;
@@ -72,7 +73,11 @@ pub(super) struct Plan {
     list: Arc<List>,
     selector: Box<[u8]>,
     tags: Vec<Tag>,
+    /// The handler gave tags that the route does not have.
+    own_tags: bool,
     length: Option<u64>,
+    /// The mark of a session layer inside, which may be touched until the body ends.
+    session: Option<SessionMark>,
 }
 
 // How long a fill marker lives without being renewed.
@@ -149,7 +154,19 @@ impl Fill {
                 return self.pass_on(failed, sender);
             }
         };
-        match plan(&self.shared, &self.snapshot, self.facts, &response, sent) {
+        let planned = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            plan(&self.shared, &self.snapshot, self.facts, &response, sent)
+        }));
+        let planned = match planned {
+            Ok(planned) => planned,
+            // A computed value panicked.
+            Err(panic) => {
+                permit.release(&self.shared, &self.key).await;
+                drop(pilot);
+                return self.pass_on(Err(panic), sender);
+            }
+        };
+        match planned {
             Err(reason) => {
                 self.told.because(reason);
                 if !response.status().is_server_error() {
@@ -200,11 +217,15 @@ impl Fill {
         Ok((marks.sequence, permit))
     }
 
-    // Whether another fill has ended between the look and this one, where that can be seen without waiting.
+    // Whether another fill has ended between the look and this one, where that can be seen without waiting. One that
+    // made another variant changes nothing: with many variants at once there would be no end of looking.
     fn replaced(&self, revision: Revision) -> bool {
         match self.shared.config.store.peek(self.key.as_ref()) {
-            Peek::Hit(entry) => entry.revision() != revision,
-            Peek::Miss | Peek::Ask => false,
+            Peek::Hit(entry) if entry.revision() != revision => {
+                let head = RequestHead::from(&*self.snapshot);
+                entry.downcast::<Page>().is_none_or(|page| self.shared.has_variant(page, head))
+            }
+            _ => false,
         }
     }
 
@@ -218,6 +239,7 @@ impl Fill {
         deadline: Instant,
     ) {
         let (parts, body) = response.into_parts();
+        self.told.answered(parts.status);
         let size = body.size_hint();
         let stored_head = (parts.status, parts.headers.clone());
         let mut copying = Copying::new(body, self.shared.config.max_body, plan.length);
@@ -299,11 +321,13 @@ impl Fill {
                 commit.permit.release(&self.shared, &self.key).await;
             }
             gone_too_far => {
-                if gone_too_far.is_ok_and(|in_time| in_time.is_ok()) {
+                let in_time = gone_too_far.is_ok_and(|copied| copied.is_ok());
+                if in_time {
                     self.mark_pass();
                 }
                 writer.hand_over(copying.into_parts().1);
-                self.give_up(&commit.permit, pilot, Reason::BodyTooLarge).await;
+                let reason = if in_time { Reason::BodyTooLarge } else { Reason::WaitTooLong };
+                self.give_up(&commit.permit, pilot, reason).await;
             }
         }
     }
@@ -317,12 +341,24 @@ impl Fill {
         plan: Plan,
         commit: Commit,
     ) -> Ending {
-        if session_touched(&self.snapshot, None) {
+        let late = if session_touched(&self.snapshot, plan.session.as_ref()) {
+            Some(Reason::SessionTouched)
+        } else if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(SET_COOKIE)) {
+            Some(Reason::SetCookie)
+        } else {
+            None
+        };
+        if let Some(reason) = late {
             commit.permit.release(&self.shared, &self.key).await;
-            return Ending::unstorable(Reason::SessionTouched);
+            return Ending::unstorable(reason);
         }
         let wall = self.wall();
+        let announced = trailers.as_ref().and_then(|_| fields.get(TRAILER).cloned());
         headers::remove_hop_by_hop(&mut fields);
+        if let Some(names) = announced {
+            // Without it, a server does not send the trailers that are stored.
+            fields.insert(TRAILER, names);
+        }
         if plan.storable.strip_set_cookie {
             fields.remove(SET_COOKIE);
         }
@@ -338,7 +374,10 @@ impl Fill {
         });
         let at = self.now();
         let done = commit.run(&self.shared, &self.key, variant.clone(), plan.tags).await;
-        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared: done.shared }
+        // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
+        // after that. The store tells them whether it still holds.
+        let shared = done.shared && !(done.stored && plan.own_tags);
+        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared }
     }
 
     async fn give_up(&self, permit: &Permit, pilot: Pilot, reason: Reason) {
@@ -474,6 +513,9 @@ fn plan<B: Body>(
     list.headers.extend(storable.vary.iter().cloned());
     if response.headers().contains_key(CONTENT_ENCODING) {
         // Whoever cannot decode it must not get it, also where the handler forgot to say so.
+        if !codings_known(response.headers()) {
+            return Err(Reason::ContentCodingUnkeyed);
+        }
         list.headers.push(header::ACCEPT_ENCODING);
     }
     list.normalise();
@@ -492,9 +534,18 @@ fn plan<B: Body>(
     for tag in hints.iter().flat_map(|hints| &hints.tags) {
         tags.push(Tag::new(tag).map_err(|_| Reason::InvalidTag)?);
     }
+    let own_tags = tags.iter().any(|tag| !config.tags.contains(tag));
     tags.sort_unstable();
     tags.dedup();
-    Ok(Plan { storable, list: Arc::new(list), selector: selector[..].into(), tags, length })
+    Ok(Plan {
+        storable,
+        list: Arc::new(list),
+        selector: selector[..].into(),
+        tags,
+        own_tags,
+        length,
+        session: extensions.get().cloned(),
+    })
 }
 
 // Takes in what a VaryLayer told. Its computed values must be the same here as where they were computed, or requests
@@ -523,6 +574,15 @@ fn learn(
 fn session_touched(snapshot: &Snapshot, response: Option<&SessionMark>) -> bool {
     let outside = RequestHead::from(snapshot).extensions().get::<SessionMark>();
     [outside, response].into_iter().flatten().any(SessionMark::is_touched)
+}
+
+// Whether selectors tell apart who takes the response's codings.
+fn codings_known(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CONTENT_ENCODING).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .all(|coding| coding.is_empty() || Coding::of(coding).is_some())
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -38,15 +38,17 @@ impl Targets {
         let Ok(authority) = authority::effective(head.uri(), head.headers(), config.scheme) else {
             return Vec::new();
         };
-        let path_and_query = head.uri().path_and_query().map_or("/", |target| target.as_str());
-        let base = Base { authority: Some(authority), path_and_query };
-        let others = targets(base, response.headers());
-        std::iter::once(path_and_query.to_owned())
-            .chain(others)
+        // Not `path_and_query`, which leaves an empty path empty.
+        let (path, query) = (head.uri().path(), head.uri().query());
+        let own = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
+        let base = Base { authority: Some(authority), path_and_query: &own };
+        let others: Vec<String> = targets(base, response.headers()).collect();
+        std::iter::once(&own)
+            .chain(&others)
             .filter_map(|target| {
                 let (path, query) = match target.split_once('?') {
                     Some((path, query)) => (path, Some(query)),
-                    None => (&*target, None),
+                    None => (target.as_str(), None),
                 };
                 let key = key::of_target(config, head, self.facts, authority, path, query).ok()?;
                 key.key().ok()

@@ -72,6 +72,16 @@ impl Shared {
         }
     }
 
+    /// Whether the page has a variant that the request selects.
+    pub(super) fn has_variant(&self, page: &Page, head: RequestHead<'_>) -> bool {
+        let among_others = || {
+            let selectors = self.selectors(page, head).unwrap_or_default();
+            let mut lists = page.lists.iter().zip(&selectors);
+            lists.any(|(list, selector)| page.others.contains(&Variant::name(list, selector)))
+        };
+        self.selects(&page.newest, head) == Ok(true) || among_others()
+    }
+
     /// The selectors of a request under a page's lists, newest list first.
     pub(super) fn selectors(
         &self,

@@ -9,6 +9,7 @@ use larder_core::{Entry, Key, KeyBuf, Moment, Revision};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::{CredentialState, Reason, RequestFacts, Reuse};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -78,6 +79,8 @@ impl<S> Missed<S> {
             return alone(&shared, &mut inner, request, &told).await;
         };
 
+        // One wait for all rounds, from when the first begins.
+        let mut patience = None;
         for _ in 0..ROUNDS {
             let look = std::mem::replace(&mut asked, Asked::Unknown);
             let there = match shared.look(&key, look, head, facts).await {
@@ -143,7 +146,8 @@ impl<S> Missed<S> {
                 }
             };
             told.collapsed();
-            let Ok(landed) = tokio::time::timeout(config.wait, passenger.arrive()).await else {
+            let until = *patience.get_or_insert_with(|| Instant::now() + config.wait);
+            let Ok(landed) = tokio::time::timeout_at(until, passenger.arrive()).await else {
                 told.because(Reason::WaitTooLong);
                 return alone(&shared, &mut inner, request, &told).await;
             };

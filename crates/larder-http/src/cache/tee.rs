@@ -19,6 +19,7 @@ use super::body::shared;
 pub(super) struct Copying<B: Body> {
     body: Pin<Box<B>>,
     frames: Vec<Bytes>,
+    seen: u64,
     bytes: u64,
     limit: u64,
     expected: Option<u64>,
@@ -36,13 +37,13 @@ pub(super) enum Copied<E> {
     Truncated(Option<HeaderMap>),
 }
 
-// What a frame costs beside its bytes, so that a flood of tiny frames meets the limit too.
+// What a frame costs beside its bytes, so that a flood of tiny or empty frames meets the limit too.
 const FRAME_COST: u64 = 64;
 
 impl<B: Body> Copying<B> {
     /// `expected` is what `Content-Length` says; nothing is allocated on its word.
     pub(super) fn new(body: B, limit: u64, expected: Option<u64>) -> Self {
-        Copying { body: Box::pin(body), frames: Vec::new(), bytes: 0, limit, expected }
+        Copying { body: Box::pin(body), frames: Vec::new(), seen: 0, bytes: 0, limit, expected }
     }
 
     /// Copies on; `seen` is told of each frame.
@@ -59,13 +60,14 @@ impl<B: Body> Copying<B> {
                 Poll::Ready(Some(Ok(frame))) => shared(frame),
             };
             match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
                 Ok(data) => {
-                    seen(&data);
-                    self.bytes += data.len() as u64;
-                    self.frames.push(data);
-                    let cost = self.bytes + FRAME_COST * (self.frames.len() as u64 - 1);
-                    if cost > self.limit {
+                    self.seen += 1;
+                    if !data.is_empty() {
+                        seen(&data);
+                        self.bytes += data.len() as u64;
+                        self.frames.push(data);
+                    }
+                    if self.bytes + FRAME_COST * (self.seen - 1) > self.limit {
                         return Poll::Ready(Copied::TooLarge);
                     }
                 }

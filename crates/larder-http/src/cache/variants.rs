@@ -39,16 +39,10 @@ impl List {
 
     /// The route's rule for credentials, with the cookies of this list declared; `None` when that changes nothing.
     pub(super) fn rule(&self, route: &CredentialRule) -> Option<CredentialRule> {
-        let undeclared = |name: &&Box<str>| !route.keyed_cookies.contains(*name);
-        if !self.cookies.iter().any(|name| undeclared(&name)) {
-            return None;
-        }
-        Some(
-            self.cookies
-                .iter()
-                .filter(undeclared)
-                .fold(route.clone(), |rule, name| rule.keyed_cookie(name)),
-        )
+        let declared = &route.keyed_cookies;
+        let undeclared = self.cookies.iter().filter(|name| !declared.contains(name));
+        undeclared
+            .fold(None, |rule, name| Some(rule.unwrap_or_else(|| route.clone()).keyed_cookie(name)))
     }
 
     /// A request's values. Equal selectors of one list mean requests that the list does not tell apart.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use larder_http_rules::Reason;
 use larder_http_rules::cache_status::{CacheStatus, Forward};
 
@@ -12,16 +12,22 @@ pub(super) struct Told {
     forward: Forward,
     reason: Reason,
     collapsed: bool,
+    status: Option<StatusCode>,
 }
 
 impl Told {
     pub(super) fn new(name: &Option<Arc<str>>, forward: Forward, reason: Reason) -> Self {
-        Told { name: name.clone(), forward, reason, collapsed: false }
+        Told { name: name.clone(), forward, reason, collapsed: false, status: None }
     }
 
     /// It waited for another request's fill.
     pub(super) fn collapsed(&mut self) {
         self.collapsed = true;
+    }
+
+    /// What the handler answered, where the client gets something else.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
     }
 
     pub(super) fn because(&mut self, reason: Reason) {
@@ -55,7 +61,7 @@ impl Told {
         );
         if let Some(name) = &self.name {
             CacheStatus::forwarded(name, self.forward)
-                .forward_status(response.status().as_u16())
+                .forward_status(self.status.unwrap_or(response.status()).as_u16())
                 .stored(stored)
                 .collapsed(self.collapsed)
                 .detail(self.reason)
