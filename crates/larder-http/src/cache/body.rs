@@ -56,6 +56,13 @@ impl<B: Body> ResponseBody<B> {
     }
 }
 
+impl<B: Body> Default for ResponseBody<B> {
+    /// No body: layers outside that answer by themselves ask for it.
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl<B: Body> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;

@@ -97,6 +97,10 @@
 //! Dropping the response future, or the body, leaves a fill that was begun running up to its
 //! [deadline](CacheLayer::fill_deadline).
 //!
+//! # Panics
+//!
+//! A request that is not answered from memory needs a Tokio runtime around it.
+//!
 //! # Does not (yet)
 //!
 //! Ask the handler whether a stale response is still good, refresh in the background, serve ranges from what is stored,

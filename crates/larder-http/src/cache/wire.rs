@@ -210,3 +210,110 @@ fn take_block(from: &mut Bytes) -> Option<Bytes> {
 fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
     (length <= from.len()).then(|| from.split_to(length))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, ETAG, VARY};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn page() -> Page {
+        let list = Arc::new(List {
+            headers: vec![ACCEPT_LANGUAGE],
+            cookies: vec!["theme".into()],
+            values: vec!["tenant".into()],
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        headers.insert(ETAG, HeaderValue::from_bytes(b"\"\xff\"").unwrap());
+        headers.append(VARY, HeaderValue::from_static("accept-language"));
+        headers.append(VARY, HeaderValue::from_static("cookie"));
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        let terms = Terms {
+            lifetime: Duration::from_millis(1500),
+            source: FreshnessSource::SMaxAge,
+            initial_age: Duration::from_secs(3),
+            no_cache: false,
+            forbids_stale: true,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::from_secs(9),
+            shared_despite_credentials: true,
+            has_validator: false,
+        };
+        let (status, now) = (StatusCode::IM_A_TEAPOT, SystemTime::UNIX_EPOCH);
+        let response = Stored::new(status, headers, "body".into(), Some(trailers), terms, now);
+        let variant = Variant {
+            rule: list.rule(&CredentialRule::default()),
+            list: list.clone(),
+            selector: (*b"\x01selector").into(),
+            response,
+        };
+        Page {
+            id: 7,
+            lists: vec![list, Arc::new(List::default())],
+            others: vec![[1; 16], [2; 16]],
+            newest: Arc::new(variant),
+        }
+    }
+
+    #[test]
+    fn a_page_comes_back_whole() {
+        let (route, page) = (CredentialRule::default(), page());
+        let encoded = encode_page(&page);
+        let read = decode_page(&encoded, &route).unwrap();
+        assert_eq!((read.id, &read.lists, &read.others), (page.id, &page.lists, &page.others));
+        let (ours, theirs) = (&page.newest, &read.newest);
+        assert_eq!(
+            (&ours.list, &ours.selector, &ours.rule),
+            (&theirs.list, &theirs.selector, &theirs.rule)
+        );
+        let (ours, theirs) = (&ours.response, &theirs.response);
+        assert_eq!(
+            (ours.status, &ours.headers, ours.terms),
+            (theirs.status, &theirs.headers, theirs.terms)
+        );
+        assert_eq!(ours.trailers, theirs.trailers);
+        assert_eq!(theirs.body.as_ptr(), encoded.body.as_ptr(), "the body is not copied");
+
+        let encoded = encode_variant(&page.newest);
+        assert!(decode_page(&encoded, &route).is_none(), "a variant is no page");
+        assert_eq!(decode_variant(&encoded, &route).unwrap().selector, page.newest.selector);
+    }
+
+    #[test]
+    fn every_shortening_and_every_longer_head_is_no_page() {
+        let encoded = encode_page(&page());
+        for length in 0..encoded.head.len() {
+            let cut = Encoded { head: encoded.head.slice(..length), ..encoded.clone() };
+            assert!(decode_page(&cut, &CredentialRule::default()).is_none(), "{length} bytes");
+        }
+        let longer = [&encoded.head[..], b"x"].concat().into();
+        let longer = Encoded { head: longer, ..encoded };
+        assert!(decode_page(&longer, &CredentialRule::default()).is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn hostile_heads_harm_nobody(
+            noise in prop::collection::vec(any::<u8>(), 0..64),
+            at in any::<prop::sample::Index>(),
+            codec in prop_oneof![Just(PAGE), Just(VARIANT)],
+        ) {
+            let mut head = encode_page(&page()).head.to_vec();
+            let at = at.index(head.len());
+            let end = (at + noise.len()).min(head.len());
+            head[at..end].copy_from_slice(&noise[..end - at]);
+            for head in [head, noise] {
+                let encoded = Encoded { codec, head: head.into(), body: Bytes::new() };
+                let _ = decode_page(&encoded, &CredentialRule::default());
+                let _ = decode_variant(&encoded, &CredentialRule::default());
+            }
+        }
+    }
+}
