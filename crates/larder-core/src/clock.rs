@@ -146,8 +146,11 @@ impl fmt::Debug for ManualClock {
     }
 }
 
+#[inline]
 fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+    // In 64 bits; `as_nanos` has 128.
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(duration.subsec_nanos()))
 }
 
 // One origin for the whole process, so that moments of two system clocks compare.

@@ -6,7 +6,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -200,7 +199,7 @@ impl<'a> Iterator for Parts<'a> {
 /// ```
 #[derive(Clone)]
 pub struct KeyBuf {
-    bytes: SmallVec<[u8; 256]>,
+    bytes: Short,
     too_long: bool,
 }
 
@@ -209,16 +208,19 @@ const PRESENT: u8 = 1;
 
 impl KeyBuf {
     /// Starts a key in that namespace.
+    #[inline]
     pub fn new(namespace: &Namespace) -> Self {
-        let mut bytes = SmallVec::new();
+        // Made where it is returned: it is too large to move for nothing.
+        let mut buf = KeyBuf { bytes: Short::default(), too_long: false };
         let name = namespace.as_str().as_bytes();
         // At most 32 by construction.
-        bytes.push(name.len() as u8);
-        bytes.extend_from_slice(name);
-        KeyBuf { bytes, too_long: false }
+        buf.bytes.extend_from_slice(&[name.len() as u8]);
+        buf.bytes.extend_from_slice(name);
+        buf
     }
 
     /// Adds a part.
+    #[inline]
     #[must_use]
     pub fn part(mut self, part: impl AsRef<[u8]>) -> Self {
         self.push(part);
@@ -233,39 +235,43 @@ impl KeyBuf {
     }
 
     /// Adds a part in place.
+    #[inline]
     pub fn push(&mut self, part: impl AsRef<[u8]>) {
         self.push_pieces(&[part.as_ref()]);
     }
 
     /// Adds a part that may be absent, in place.
+    #[inline]
     pub fn push_optional(&mut self, part: Option<impl AsRef<[u8]>>) {
         match part {
             Some(part) => self.push(part),
-            None => self.bytes.push(ABSENT),
+            None => self.bytes.extend_from_slice(&[ABSENT]),
         }
     }
 
     /// Adds one part made of several pieces.
+    #[inline]
     pub fn push_pieces(&mut self, pieces: &[&[u8]]) {
         let length = pieces.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.len()));
         if self.bytes.len().saturating_add(length) > Key::MAX_BYTES {
             self.too_long = true;
             return;
         }
-        self.bytes.push(PRESENT);
-        self.bytes.extend_from_slice(&(length as u32).to_be_bytes());
+        let [a, b, c, d] = (length as u32).to_be_bytes();
+        self.bytes.extend_from_slice(&[PRESENT, a, b, c, d]);
         for piece in pieces {
             self.bytes.extend_from_slice(piece);
         }
     }
 
     /// Adds one part that `write` makes piece by piece, so that nothing is gathered first.
+    #[inline]
     pub fn push_with(&mut self, write: impl FnOnce(&mut PartWriter<'_>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[PRESENT, 0, 0, 0, 0]);
         write(&mut PartWriter(self));
         let length = (self.bytes.len() - start - 5) as u32;
-        self.bytes[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+        self.bytes.as_mut_slice()[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
     }
 
     /// The key, borrowed.
@@ -274,11 +280,12 @@ impl KeyBuf {
     ///
     /// [`InvalidKey`](ErrorKind::InvalidKey) when it is longer than [`Key::MAX_BYTES`].
     #[allow(clippy::should_implement_trait)]
+    #[inline]
     pub fn as_ref(&self) -> Result<KeyRef<'_>> {
         if self.too_long || self.bytes.len() > Key::MAX_BYTES {
             return Err(Error::new(ErrorKind::InvalidKey, "the key is longer than 64 KiB"));
         }
-        Ok(KeyRef(&self.bytes))
+        Ok(KeyRef(self.bytes.as_slice()))
     }
 
     /// The key, owned.
@@ -292,14 +299,16 @@ impl KeyBuf {
 
     // Only for parts whose length was checked before.
     fn into_short_key(self) -> Key {
-        Key(Bytes::copy_from_slice(&self.bytes))
+        Key(Bytes::copy_from_slice(self.bytes.as_slice()))
     }
 }
 
 impl From<KeyRef<'_>> for KeyBuf {
     /// A longer key: that key's parts, then those that are added.
     fn from(key: KeyRef<'_>) -> Self {
-        KeyBuf { bytes: SmallVec::from_slice(key.0), too_long: false }
+        let mut bytes = Short::default();
+        bytes.extend_from_slice(key.0);
+        KeyBuf { bytes, too_long: false }
     }
 }
 
@@ -309,6 +318,7 @@ pub struct PartWriter<'a>(&'a mut KeyBuf);
 
 impl PartWriter<'_> {
     /// Adds bytes to the part.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) {
         if self.0.bytes.len().saturating_add(bytes.len()) > Key::MAX_BYTES {
             self.0.too_long = true;
@@ -320,7 +330,60 @@ impl PartWriter<'_> {
 
 impl fmt::Debug for KeyBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        KeyRef(&self.bytes).fmt(f)
+        KeyRef(self.bytes.as_slice()).fmt(f)
+    }
+}
+
+/// Bytes on the stack, and on the heap when they become more.
+///
+/// Every hit in memory makes its key here from a dozen small pieces: `SmallVec`, which could insert them anywhere, takes
+/// three times as many instructions to add one.
+#[derive(Clone)]
+struct Short {
+    length: usize,
+    stack: [u8; 256],
+    // All the bytes, once there are more of them than the stack has room for.
+    heap: Vec<u8>,
+}
+
+impl Default for Short {
+    #[inline]
+    fn default() -> Self {
+        Short { length: 0, stack: [0; 256], heap: Vec::new() }
+    }
+}
+
+impl Short {
+    #[inline]
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        match self.stack.get_mut(self.length..end) {
+            Some(room) => room.copy_from_slice(bytes),
+            None => self.extend_heap(bytes),
+        }
+        self.length = end;
+    }
+
+    #[cold]
+    fn extend_heap(&mut self, bytes: &[u8]) {
+        if self.heap.is_empty() {
+            self.heap.extend_from_slice(&self.stack[..self.length]);
+        }
+        self.heap.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        self.stack.get(..self.length).unwrap_or(&self.heap)
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.stack.get_mut(..self.length).unwrap_or(&mut self.heap)
     }
 }
 

@@ -71,7 +71,8 @@ impl Scheme {
 #[derive(Debug, Clone, Copy)]
 pub struct Authority<'a> {
     scheme: Scheme,
-    host: &'a str,
+    // Valid, so ASCII.
+    host: &'a [u8],
     port: Option<u16>,
 }
 
@@ -85,6 +86,10 @@ impl<'a> Authority<'a> {
     pub fn parse(scheme: Scheme, text: &'a [u8]) -> Result<Self, Reason> {
         if text.is_empty() {
             return Err(Reason::NoAuthority);
+        }
+        // The usual case, which every hit passes: a plain name, for which none of the questions below arises.
+        if text.iter().all(|&b| PLAIN[usize::from(b)]) {
+            return Ok(Self { scheme, host: text, port: None });
         }
         if text.contains(&b'@') {
             return Err(Reason::UserInfo);
@@ -109,6 +114,7 @@ impl<'a> Authority<'a> {
         if !valid_host(host) {
             return Err(Reason::InvalidAuthority);
         }
+        let host = host.as_bytes();
         Ok(Self { scheme, host, port: port.filter(|&port| port != scheme.default_port()) })
     }
 
@@ -121,7 +127,7 @@ impl<'a> Authority<'a> {
     /// The host, in the case it was sent.
     #[must_use]
     pub fn host(&self) -> &'a str {
-        self.host
+        std::str::from_utf8(self.host).unwrap_or_default()
     }
 
     /// The port, unless it is the scheme's default.
@@ -136,7 +142,7 @@ impl<'a> Authority<'a> {
         out(self.scheme.as_str().as_bytes());
         out(b"://");
         let mut buffer = [0u8; 64];
-        for chunk in self.host.as_bytes().chunks(buffer.len()) {
+        for chunk in self.host.chunks(buffer.len()) {
             let lower = &mut buffer[..chunk.len()];
             lower.copy_from_slice(chunk);
             lower.make_ascii_lowercase();
@@ -172,7 +178,7 @@ impl Eq for Authority<'_> {}
 impl fmt::Display for Authority<'_> {
     /// `host[:port]` in lower case.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.host.chars() {
+        for c in self.host().chars() {
             fmt::Write::write_char(f, c.to_ascii_lowercase())?;
         }
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
@@ -201,17 +207,31 @@ pub fn effective<'a>(
     if more.is_some() {
         return Err(Reason::SeveralHosts);
     }
-    let host = host.map(|host| Authority::parse(scheme, host.as_bytes().trim_ascii()));
-    let target = uri.authority().map(|text| Authority::parse(scheme, text.as_str().as_bytes()));
+    let host = host.map(|host| host.as_bytes().trim_ascii());
+    let target = uri.authority().map(|target| target.as_str().as_bytes());
     match (target, host) {
         (None, None) => Err(Reason::NoAuthority),
-        (Some(one), None) | (None, Some(one)) => one,
+        (Some(one), None) | (None, Some(one)) => Authority::parse(scheme, one),
+        (Some(target), Some(host)) if target == host => Authority::parse(scheme, target),
         (Some(target), Some(host)) => {
-            let (target, host) = (target?, host?);
+            let (target, host) =
+                (Authority::parse(scheme, target)?, Authority::parse(scheme, host)?);
             if target == host { Ok(target) } else { Err(Reason::AuthorityMismatch) }
         }
     }
 }
+
+/// The bytes of names that are neither literals nor escaped: all of these are [valid](valid_host).
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut at = 0;
+    while at < plain.len() {
+        let byte = at as u8;
+        plain[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        at += 1;
+    }
+    plain
+};
 
 /// A registered name, an IPv4 address or a bracketed literal (RFC 3986 §3.2.2), by its characters.
 fn valid_host(host: &str) -> bool {

@@ -1,7 +1,7 @@
 //! The request header names that matter, in one table: name → facts.
 //!
-//! The table is sorted by length while compiling, so that a look-up compares with the few names of the
-//! same length only.
+//! The table is sorted into buckets while compiling, so that a look-up, which every request makes for each of its
+//! headers, compares with one name or none.
 
 use crate::request::RequestFacts;
 
@@ -213,10 +213,12 @@ const MIDDLEWARE: &[u8] = b"x-middleware-";
 /// The facts that the presence of a header named `name` (lower case) establishes.
 pub(crate) fn bits(name: &str) -> u32 {
     let name = name.as_bytes();
-    let Some(range) = STARTS.get(name.len()..name.len() + 2) else {
-        return if name.starts_with(MIDDLEWARE) { OVERRIDE } else { 0 };
-    };
-    for (known, bits) in &TABLE[usize::from(range[0])..usize::from(range[1])] {
+    let Some(&first) = name.first() else { return 0 };
+    if FIRSTS[name.len().min(LONGEST + 1)] & first_letter(first) == 0 {
+        return 0;
+    }
+    let bucket = bucket(name);
+    for (known, bits) in &TABLE[usize::from(STARTS[bucket])..usize::from(STARTS[bucket + 1])] {
         if known.as_bytes() == name {
             return *bits;
         }
@@ -225,31 +227,70 @@ pub(crate) fn bits(name: &str) -> u32 {
 }
 
 const COUNT: usize = CREDENTIALS.len() + OVERRIDES.len() + OTHERS.len();
+/// So many that most hold one name or none.
+const BUCKETS: usize = 1024;
+
+/// The names in the order of their buckets.
+static TABLE: [(&str, u32); COUNT] = TABLE_AND_STARTS.0;
+/// `STARTS[n]` is where the names of bucket n begin in [`TABLE`].
+static STARTS: [u8; BUCKETS + 1] = TABLE_AND_STARTS.1;
+
 const LONGEST: usize = 40;
 
-static TABLE: [(&str, u32); COUNT] = sorted();
-/// `STARTS[n]` is where names of length n begin in [`TABLE`].
-static STARTS: [u8; LONGEST + 2] = starts();
-
-const fn sorted() -> [(&'static str, u32); COUNT] {
-    let mut table = [("", 0); COUNT];
-    let mut filled = 0;
-    let mut length = 0;
-    while length <= LONGEST {
-        let mut at = 0;
-        while at < COUNT {
-            let entry = nth(at);
-            if entry.0.len() == length {
-                table[filled] = entry;
-                filled += 1;
-            }
-            at += 1;
-        }
+/// The first letters of the names of each length: most headers are none of ours by these alone. The last one is for all
+/// that are longer.
+static FIRSTS: [u32; LONGEST + 2] = {
+    let mut firsts = [0; LONGEST + 2];
+    let mut at = 0;
+    while at < COUNT {
+        let name = nth(at).0.as_bytes();
+        assert!(name.len() <= LONGEST, "a name is longer than LONGEST");
+        firsts[name.len()] |= first_letter(name[0]);
+        at += 1;
+    }
+    let mut length = MIDDLEWARE.len() + 1;
+    while length < firsts.len() {
+        firsts[length] |= first_letter(MIDDLEWARE[0]);
         length += 1;
     }
-    assert!(filled == COUNT, "a name is longer than LONGEST");
-    table
+    firsts
+};
+
+const fn first_letter(byte: u8) -> u32 {
+    1 << (byte % 32)
 }
+
+/// Length and three letters tell nearly all names apart: no bucket has more than two, and the headers that browsers
+/// send all fall into empty ones.
+const fn bucket(name: &[u8]) -> usize {
+    let (first, middle, last) = (name[0], name[name.len() / 2], name[name.len() - 1]);
+    (name.len() * 31 + first as usize * 13 + middle as usize * 61 + last as usize * 5) % BUCKETS
+}
+
+const TABLE_AND_STARTS: ([(&str, u32); COUNT], [u8; BUCKETS + 1]) = {
+    assert!(COUNT <= u8::MAX as usize, "STARTS holds bytes");
+    let mut starts = [0u8; BUCKETS + 1];
+    let mut at = 0;
+    while at < COUNT {
+        starts[bucket(nth(at).0.as_bytes()) + 1] += 1;
+        at += 1;
+    }
+    let mut next = 0;
+    while next < BUCKETS {
+        starts[next + 1] += starts[next];
+        next += 1;
+    }
+    let mut table = [("", 0); COUNT];
+    let mut filled = starts;
+    let mut at = 0;
+    while at < COUNT {
+        let slot = &mut filled[bucket(nth(at).0.as_bytes())];
+        table[*slot as usize] = nth(at);
+        *slot += 1;
+        at += 1;
+    }
+    (table, starts)
+};
 
 const fn nth(at: usize) -> (&'static str, u32) {
     if at < CREDENTIALS.len() {
@@ -259,22 +300,6 @@ const fn nth(at: usize) -> (&'static str, u32) {
     } else {
         OTHERS[at - CREDENTIALS.len() - OVERRIDES.len()]
     }
-}
-
-const fn starts() -> [u8; LONGEST + 2] {
-    let table = sorted();
-    let mut starts = [0u8; LONGEST + 2];
-    let mut length = 0;
-    while length < starts.len() {
-        let mut at = 0;
-        while at < COUNT && table[at].0.len() < length {
-            at += 1;
-        }
-        assert!(at <= u8::MAX as usize, "STARTS holds bytes");
-        starts[length] = at as u8;
-        length += 1;
-    }
-    starts
 }
 
 #[cfg(test)]

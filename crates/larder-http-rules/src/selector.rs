@@ -1,7 +1,8 @@
 //! The variant selector: request values, normalised and framed. Documented in [`crate::vary`].
 
+use http::HeaderValue;
 use http::header::{
-    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderMap, HeaderName,
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, GetAll, HeaderMap, HeaderName,
 };
 
 use crate::Policy;
@@ -39,23 +40,23 @@ pub fn select(
 ) -> Selected {
     let mut selected = Selected::Short;
     for name in names {
-        if !headers.contains_key(name) {
+        let lines = headers.get_all(name);
+        if lines.iter().next().is_none() {
             out(&[ABSENT]);
         } else if *name == ACCEPT_ENCODING {
-            match codings(headers) {
+            match codings(&lines) {
                 Some(set) => out(&[CODINGS, set]),
                 None => out(&[MALFORMED]),
             }
         } else if *name == ACCEPT_LANGUAGE {
-            selected = selected.or(languages(headers, policy.language_order, out));
-        } else if (*name == ACCEPT || *name == ACCEPT_CHARSET)
-            && !members(headers, name).all(well_formed)
+            selected = selected.or(languages(&lines, policy.language_order, out));
+        } else if (*name == ACCEPT || *name == ACCEPT_CHARSET) && !members(&lines).all(well_formed)
         {
             out(&[MALFORMED]);
         } else {
             out(&[MEMBERS]);
             let mut length = 0usize;
-            for member in members(headers, name) {
+            for member in members(&lines) {
                 length = length.saturating_add(member.len());
                 write(member, out);
             }
@@ -97,6 +98,14 @@ impl Coding {
     /// The coding of this name, in any letter case.
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {
+        // As nearly everybody writes them.
+        match name {
+            b"gzip" => return Some(Coding::Gzip),
+            b"deflate" => return Some(Coding::Deflate),
+            b"br" => return Some(Coding::Brotli),
+            b"zstd" => return Some(Coding::Zstd),
+            _ => {}
+        }
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             2 if is("br") => Some(Coding::Brotli),
@@ -117,32 +126,79 @@ impl Coding {
 }
 
 /// The accepted codings as bits; `None` if the field does not parse.
-fn codings(headers: &HeaderMap) -> Option<u8> {
-    let (mut accepted, mut named, mut others) = (0u8, 0u8, None);
-    for member in members(headers, &ACCEPT_ENCODING).filter(|member| !member.is_empty()) {
+fn codings(lines: &Lines<'_>) -> Option<u8> {
+    let mut accepts = Accepts::default();
+    for line in lines.iter() {
+        if accepts.plain(line.as_bytes()).is_none() {
+            // As members with weights, from the beginning.
+            return weighted_codings(lines);
+        }
+    }
+    Some(accepts.set())
+}
+
+fn weighted_codings(lines: &Lines<'_>) -> Option<u8> {
+    let mut accepts = Accepts::default();
+    for member in members(lines).filter(|member| !member.is_empty()) {
         let (name, weight) = weighted(member)?;
+        accepts.add(name, weight > 0);
+    }
+    Some(accepts.set())
+}
+
+#[derive(Default)]
+struct Accepts {
+    accepted: u8,
+    named: u8,
+    others: Option<bool>,
+}
+
+impl Accepts {
+    fn add(&mut self, name: &[u8], accepted: bool) {
         if name == b"*" {
-            others = Some(weight > 0);
+            self.others = Some(accepted);
         } else if let Some(coding) = Coding::of(name) {
-            named |= coding.bit();
-            if weight > 0 {
-                accepted |= coding.bit();
+            self.named |= coding.bit();
+            if accepted {
+                self.accepted |= coding.bit();
             }
         }
     }
-    let all = (Coding::Compress.bit() << 1) - 1;
-    let unnamed = match others {
-        Some(true) => all,
-        Some(false) => 0,
-        None => Coding::Identity.bit(), // acceptable unless refused
-    };
-    Some(accepted | (unnamed & !named))
+
+    /// Adds the members of a line that has names, commas and white space alone, as most have; `None` at anything else.
+    fn plain(&mut self, line: &[u8]) -> Option<()> {
+        let mut start = 0;
+        for (at, &byte) in line.iter().enumerate() {
+            match byte {
+                _ if TOKEN[usize::from(byte)] => {}
+                b',' => {
+                    self.add(&line[start..at], true);
+                    start = at + 1;
+                }
+                // In front of a name; behind one it is rare.
+                b' ' | b'\t' if start == at => start = at + 1,
+                _ => return None,
+            }
+        }
+        self.add(&line[start..], true);
+        Some(())
+    }
+
+    fn set(&self) -> u8 {
+        let all = (Coding::Compress.bit() << 1) - 1;
+        let unnamed = match self.others {
+            Some(true) => all,
+            Some(false) => 0,
+            None => Coding::Identity.bit(), // acceptable unless refused
+        };
+        self.accepted | (unnamed & !self.named)
+    }
 }
 
-fn languages(headers: &HeaderMap, keep_order: bool, out: &mut impl FnMut(&[u8])) -> Selected {
+fn languages(lines: &Lines<'_>, keep_order: bool, out: &mut impl FnMut(&[u8])) -> Selected {
     let mut sorted: [(&[u8], u16); MAX_SORTED] = [(b"", 0); MAX_SORTED];
     let (mut count, mut length) = (0usize, 0usize);
-    for member in members(headers, &ACCEPT_LANGUAGE).filter(|member| !member.is_empty()) {
+    for member in members(lines).filter(|member| !member.is_empty()) {
         let Some((range, weight)) = weighted(member) else {
             out(&[MALFORMED]);
             return Selected::Short;
@@ -155,7 +211,7 @@ fn languages(headers: &HeaderMap, keep_order: bool, out: &mut impl FnMut(&[u8]))
     }
     out(&[LANGUAGES]);
     if keep_order || count > MAX_SORTED {
-        let all = members(headers, &ACCEPT_LANGUAGE).filter(|member| !member.is_empty());
+        let all = members(lines).filter(|member| !member.is_empty());
         all.filter_map(weighted).for_each(|member| write_language(member, out));
     } else {
         let sorted = &mut sorted[..count];
@@ -182,9 +238,12 @@ fn write_language((range, weight): (&[u8], u16), out: &mut impl FnMut(&[u8])) {
     }
 }
 
+/// The lines of one field.
+type Lines<'a> = GetAll<'a, HeaderValue>;
+
 /// The members of all lines: split at commas outside quoted strings, trimmed.
-fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers.get_all(name).iter().flat_map(|line| {
+fn members<'a>(lines: &Lines<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    lines.iter().flat_map(|line| {
         let mut rest = Some(line.as_bytes());
         std::iter::from_fn(move || {
             let text = rest?;
@@ -257,6 +316,18 @@ fn well_formed(member: &[u8]) -> bool {
 }
 
 fn is_token(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text.iter().all(|&b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty() && text.iter().all(|&b| TOKEN[usize::from(b)])
 }
+
+/// The bytes of a token (RFC 9110 §5.6.2).
+static TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut at = 0;
+    while at < token.len() {
+        let byte = at as u8;
+        token[at] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+        at += 1;
+    }
+    token
+};

@@ -1,6 +1,6 @@
 //! The key of a URL.
 
-use larder_core::{KeyBuf, Namespace};
+use larder_core::KeyBuf;
 use larder_http_rules::authority::{self, Authority};
 use larder_http_rules::{Reason, RequestFacts, overrides};
 
@@ -12,13 +12,16 @@ const RESPONSES: &str = "h";
 
 /// Scheme, authority, path, query, what a proxy says it forwarded, and the route's partition. There is no way to make
 /// a key without an authority.
-pub(super) fn of_request(
+///
+/// Writes into a `key` that is yet empty: it is a large value, and a hit had better not move it.
+pub(super) fn write_request(
+    key: &mut KeyBuf,
     config: &Config,
     head: RequestHead<'_>,
     facts: RequestFacts,
-) -> Result<KeyBuf, Reason> {
+) -> Result<(), Reason> {
     let authority = authority::effective(head.uri(), head.headers(), config.scheme)?;
-    of_target(config, head, facts, authority, head.uri().path(), head.uri().query())
+    write_target(key, config, head, facts, authority, head.uri().path(), head.uri().query())
 }
 
 /// The key of another target of the same origin, asked for in the same way.
@@ -30,7 +33,21 @@ pub(super) fn of_target(
     path: &str,
     query: Option<&str>,
 ) -> Result<KeyBuf, Reason> {
-    let mut key = start(config.store.namespace());
+    let mut key = KeyBuf::new(config.store.namespace());
+    write_target(&mut key, config, head, facts, authority, path, query)?;
+    Ok(key)
+}
+
+fn write_target(
+    key: &mut KeyBuf,
+    config: &Config,
+    head: RequestHead<'_>,
+    facts: RequestFacts,
+    authority: Authority<'_>,
+    path: &str,
+    query: Option<&str>,
+) -> Result<(), Reason> {
+    key.push(RESPONSES);
     key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
     key.push(path);
     key.push_optional(query);
@@ -49,9 +66,5 @@ pub(super) fn of_target(
         key.push("partition");
         key.push_optional(identify(head));
     }
-    Ok(key)
-}
-
-fn start(namespace: &Namespace) -> KeyBuf {
-    KeyBuf::new(namespace).part(RESPONSES)
+    Ok(())
 }

@@ -14,6 +14,7 @@ use tower_service::Service;
 use super::body::ResponseBody;
 use super::future::ResponseFuture;
 use super::layer::Shared;
+use super::look::Answer;
 use super::record::Page;
 use super::verdict::{self, Told};
 use super::{invalidate, key, miss};
@@ -47,20 +48,21 @@ impl<S> Cached<S> {
     }
 }
 
-/// What is known of a request after one look.
-enum Opening<B: Body> {
-    Hit(Response<ResponseBody<B>>),
+/// A request that memory did not answer, after one look.
+enum Onward {
     /// Not for the cache.
     Pass(Forward, Reason),
     /// Passed on; a non-error answer invalidates.
     Unsafe(RequestFacts),
-    /// Not answered from memory.
-    Miss {
-        key: KeyBuf,
-        facts: RequestFacts,
-        only_if_cached: bool,
-        asked: Asked,
-    },
+    /// Not answered from memory. Boxed, since what hits return had better be small.
+    Miss(Box<Missing>),
+}
+
+struct Missing {
+    key: KeyBuf,
+    facts: RequestFacts,
+    only_if_cached: bool,
+    asked: Asked,
 }
 
 /// What memory said.
@@ -74,7 +76,10 @@ pub(super) enum Asked {
 }
 
 impl Shared {
-    fn open<ReqB: Body, ResB: Body>(&self, request: &Request<ReqB>) -> Opening<ResB> {
+    fn open<ReqB: Body, ResB: Body>(
+        &self,
+        request: &Request<ReqB>,
+    ) -> Result<Response<ResponseBody<ResB>>, Onward> {
         let config = &self.config;
         let head = RequestHead::from(request);
         let facts = RequestFacts::scan(&config.policy, head.headers());
@@ -82,21 +87,21 @@ impl Shared {
             match request::handling(&config.policy, head.method(), facts, head.headers()) {
                 Handling::Lookup { only_if_cached } => only_if_cached,
                 Handling::Bypass(reason @ Reason::Method) => {
-                    return Opening::Pass(Forward::Method, reason);
+                    return Err(Onward::Pass(Forward::Method, reason));
                 }
-                Handling::Bypass(reason) => return Opening::Pass(Forward::Bypass, reason),
-                Handling::Unsafe => return Opening::Unsafe(facts),
+                Handling::Bypass(reason) => return Err(Onward::Pass(Forward::Bypass, reason)),
+                Handling::Unsafe => return Err(Onward::Unsafe(facts)),
             };
         // In HTTP/2 no field need announce content.
         if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
-            return Opening::Pass(Forward::Bypass, Reason::RequestContent);
+            return Err(Onward::Pass(Forward::Bypass, Reason::RequestContent));
         }
-        let key = match key::of_request(config, head, facts) {
-            Ok(key) => key,
-            Err(reason) => return Opening::Pass(Forward::Bypass, reason),
-        };
+        let mut key = KeyBuf::new(config.store.namespace());
+        if let Err(reason) = key::write_request(&mut key, config, head, facts) {
+            return Err(Onward::Pass(Forward::Bypass, reason));
+        }
         let Ok(borrowed) = key.as_ref() else {
-            return Opening::Pass(Forward::Bypass, Reason::KeyTooLong);
+            return Err(Onward::Pass(Forward::Bypass, Reason::KeyTooLong));
         };
         let asked = match config.store.peek(borrowed) {
             Peek::Miss => Asked::Nothing,
@@ -104,23 +109,30 @@ impl Shared {
             Peek::Hit(entry) => match entry.downcast::<Page>() {
                 None => Asked::Unknown,
                 Some(page) => match self.answer(page, &entry, head, facts) {
-                    Ok(response) => return Opening::Hit(response),
-                    Err(Reuse::Refuse(reason)) => return Opening::Pass(Forward::Request, reason),
+                    Ok(answer) => {
+                        let wall = || config.store.clock().wall();
+                        let mut response = answer.respond(head, facts, wall);
+                        verdict::hit(&config.status_name, response.headers_mut(), answer.ttl);
+                        return Ok(response);
+                    }
+                    Err(Reuse::Refuse(reason)) => {
+                        return Err(Onward::Pass(Forward::Request, reason));
+                    }
                     Err(_) => Asked::Page(entry),
                 },
             },
         };
-        Opening::Miss { key, facts, only_if_cached, asked }
+        Err(Onward::Miss(Box::new(Missing { key, facts, only_if_cached, asked })))
     }
 
-    // The page's newest variant as the response, or why not.
-    fn answer<B: Body>(
+    // The page's newest variant as the answer, or why not.
+    fn answer<'a>(
         &self,
-        page: &Page,
+        page: &'a Page,
         entry: &larder_core::Entry,
         head: RequestHead<'_>,
         facts: RequestFacts,
-    ) -> Result<Response<ResponseBody<B>>, Reuse> {
+    ) -> Result<Answer<'a>, Reuse> {
         let variant = &page.newest;
         match self.selects(variant, head) {
             Ok(true) => {}
@@ -131,10 +143,7 @@ impl Shared {
         let clock = self.config.store.clock();
         let written = entry.times().map(|times| times.written);
         let resident = written.map_or_else(Default::default, |at| clock.now().since(at));
-        let answer = self.judge(variant, resident, head, facts)?;
-        let mut response = answer.respond(head, facts, || clock.wall());
-        verdict::hit(&self.config.status_name, response.headers_mut(), answer.ttl);
-        Ok(response)
+        self.judge(variant, resident, head, facts)
     }
 }
 
@@ -159,20 +168,21 @@ where
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let config = &self.shared.config;
         match self.shared.open(&request) {
-            Opening::Hit(response) => ResponseFuture::hit(response),
-            Opening::Pass(forward, reason) => {
+            Ok(response) => ResponseFuture::hit(response),
+            Err(Onward::Pass(forward, reason)) => {
                 self.strip(&mut request);
                 let told = Told::new(&config.status_name, forward, reason);
                 ResponseFuture::passed(self.inner.call(request), told)
             }
-            Opening::Unsafe(facts) => {
+            Err(Onward::Unsafe(facts)) => {
                 let shared = self.shared.clone();
                 let targets = invalidate::Targets::of(&request, facts);
                 self.strip(&mut request);
                 let response = self.inner.call(request);
                 ResponseFuture::boxed(Box::pin(invalidate::after(shared, targets, response)))
             }
-            Opening::Miss { key, facts, only_if_cached, asked } => {
+            Err(Onward::Miss(missing)) => {
+                let Missing { key, facts, only_if_cached, asked } = *missing;
                 // The service that was polled ready is the one that is called.
                 let next = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, next);

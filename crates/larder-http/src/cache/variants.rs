@@ -45,6 +45,25 @@ impl List {
             .fold(None, |rule, name| Some(rule.unwrap_or_else(|| route.clone()).keyed_cookie(name)))
     }
 
+    /// Whether a request has the values of that selector, as far as that is seen without building the request's own:
+    /// true is certain, false is not. This is how hits on `Vary` are found.
+    pub(super) fn plainly_selects(
+        &self,
+        selector: &[u8],
+        policy: &Policy,
+        head: RequestHead<'_>,
+    ) -> bool {
+        if !self.cookies.is_empty() || !self.values.is_empty() {
+            return false;
+        }
+        let mut rest = Some(selector);
+        // A selector that was hashed begins otherwise than any value does.
+        vary::select(policy, &self.headers, head.headers(), &mut |bytes| {
+            rest = rest.and_then(|rest| rest.strip_prefix(bytes));
+        });
+        rest.is_some_and(<[u8]>::is_empty)
+    }
+
     /// A request's values. Equal selectors of one list mean requests that the list does not tell apart.
     pub(super) fn select(
         &self,

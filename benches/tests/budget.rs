@@ -1,0 +1,109 @@
+//! What a hit in memory may allocate. Counts, so the same on every machine and in every build.
+//!
+//! When one of these fails, something on the way of a hit began to allocate. Find it before raising the number:
+//! `cargo bench -p larder-benches` shows by how much, a debugger at `malloc` where.
+
+use larder_benches::{Case, Run, SIZES, WARM_UP, data, http};
+
+/// Allocations of one operation, and their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Cost {
+    count: u64,
+    bytes: u64,
+}
+
+// The middle one of many single operations: the map's housekeeping, once in a hundred, is not the hit's own.
+fn cost(mut run: Run) -> Cost {
+    run(WARM_UP);
+    let mut costs: Vec<Cost> = (0..201)
+        .map(|_| {
+            let info = allocation_counter::measure(|| run(1));
+            Cost { count: info.count_total, bytes: info.bytes_total }
+        })
+        .collect();
+    costs.sort_unstable();
+    costs[costs.len() / 2]
+}
+
+// An operation's own allocations: without those of the harness, which are measured with it.
+fn own(make: fn(usize) -> Run, harness: fn(usize) -> Run, size: usize) -> Cost {
+    let (all, harness) = (cost(make(size)), cost(harness(size)));
+    Cost { count: all.count - harness.count, bytes: all.bytes - harness.bytes }
+}
+
+#[track_caller]
+fn within(what: &str, cost: Cost, budget: Cost) {
+    assert!(
+        cost.count <= budget.count && cost.bytes <= budget.bytes,
+        "{what} makes {} allocations of {} bytes, its budget is {} of {}: find what allocates on the way of a hit and \
+         take it off; raise the budget only if it buys something that every hit needs",
+        cost.count,
+        cost.bytes,
+        budget.count,
+        budget.bytes,
+    );
+}
+
+/// Collecting a body that is not empty takes one allocation, which the harness's empty response does not make.
+const COLLECTING: u64 = 1;
+
+fn http_hit(what: &str, make: fn(usize) -> Run, budget: Cost) {
+    let [small, large] = SIZES.map(|size| own(make, http::harness, size));
+    assert_eq!(
+        small, large,
+        "{what} costs more for a larger body: a hit copies it, or a part of it"
+    );
+    within(what, small, budget);
+}
+
+#[test]
+fn a_hit_allocates_the_header_map_and_nothing_else() {
+    let budget = Cost { count: 2 + COLLECTING, bytes: 1144 };
+    http_hit("a hit of CacheLayer", http::larder, budget);
+}
+
+#[test]
+fn a_hit_on_vary_allocates_no_more() {
+    let budget = Cost { count: 2 + COLLECTING, bytes: 1144 };
+    http_hit("a hit of CacheLayer on a response with Vary", http::larder_vary, budget);
+}
+
+fn data_hit(what: &str, make: fn(usize) -> Run, budget: u64) {
+    let decoded = data::decoded();
+    let [small, large] = SIZES.map(|size| own(make, data::harness, size));
+    assert_eq!(
+        small, large,
+        "{what} costs more for a larger value: a hit copies it, or a part of it"
+    );
+    assert_eq!(
+        data::decoded(),
+        decoded,
+        "{what} decodes the value: readers must share the stored one"
+    );
+    within(what, small, Cost { count: budget, bytes: if budget == 0 { 0 } else { u64::MAX } });
+}
+
+#[test]
+fn a_typed_hit_allocates_nothing() {
+    data_hit("a hit of Cache::get", data::larder_get, 0);
+}
+
+#[test]
+fn a_hit_of_what_would_be_computed_allocates_its_key() {
+    data_hit("a hit of Cache::get_or_compute", data::larder_compute, 1);
+}
+
+#[test]
+fn readers_share_the_stored_value() {
+    let (first, second) = data::two_readers();
+    assert!(std::sync::Arc::ptr_eq(&first, &second), "two hits gave two copies of the value");
+}
+
+#[test]
+fn the_counter_counts() {
+    let made =
+        |_: usize| -> Run { Box::new(|times| (0..times).for_each(|_| drop(vec![1_u8; 100]))) };
+    assert_eq!(cost(made(0)), Cost { count: 1, bytes: 100 });
+    let named: Vec<&Case> = http::CASES.iter().filter(|case| case.name == http::BASELINE).collect();
+    assert_eq!(named.len(), 1, "the baseline is one of the rows");
+}

@@ -1,0 +1,9 @@
+//! The service as its clients meet it: a listening server, a real database file, a real HTTP client.
+
+mod api;
+mod caching;
+mod command;
+mod home;
+mod redis;
+mod service;
+mod wrong_input;
