@@ -67,9 +67,9 @@ impl Numbers {
     /// Takes the next number and raises these tags to it.
     pub(crate) fn invalidate(&self, namespace: &Namespace, tags: &[Tag]) -> Sequence {
         let numbered = self.of(namespace.as_str());
-        // First the number, then the cells: a cell that is made meanwhile starts at this number or above.
-        let next = numbered.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        // Under the lock under which cells are made, so that none is made between the number and its record.
         let mut table = numbered.tags.lock();
+        let next = numbered.sequence.fetch_add(1, Ordering::AcqRel) + 1;
         for tag in tags {
             let cell = table.cell(&Key::tag(namespace, tag), &numbered.sequence);
             cell.fetch_max(next, Ordering::AcqRel);
@@ -129,7 +129,7 @@ impl Table {
             self.cells.retain(|_, cell| Arc::strong_count(cell) > 1);
             self.sweep_at = (self.cells.len() * 2).max(1024);
         }
-        // Read inside the lock that `invalidate` takes after it has taken its number.
+        // Read inside the lock inside which `invalidate` takes its number.
         let cell = Arc::new(AtomicI64::new(sequence.load(Ordering::Acquire)));
         self.cells.insert(key.clone(), cell.clone());
         cell

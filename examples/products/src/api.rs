@@ -1,4 +1,4 @@
-//! The handlers of the API. What each response carries is in [`tags`](crate::tags).
+//! The handlers of the API. What each response carries is in [`tags`].
 
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection};

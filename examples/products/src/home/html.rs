@@ -1,4 +1,4 @@
-//! The page's HTML. Whatever comes from outside goes through [`escape`].
+//! The page's HTML. Whatever comes from outside goes through `escape`.
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -2,7 +2,7 @@
 //!
 //! Both serve the same database over real HTTP on ports of their own, each in a runtime with one thread for each core,
 //! as `products` itself would. The requests come from one thread with a runtime of its own, which does as little as a
-//! client can (see [`load`]), over keep-alive connections of which each asks anew as soon as it has its answer. Server
+//! client can (see `load.rs`), over keep-alive connections of which each asks anew as soon as it has its answer. Server
 //! and client share the machine, so what is reported is less than the server alone could do; that costs the faster
 //! side more than the slower one.
 
