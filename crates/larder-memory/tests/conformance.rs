@@ -6,7 +6,7 @@ use larder_testkit::Harness;
 
 async fn harness() -> Harness<MemoryBackend> {
     let (clock, hands) = Clock::manual();
-    let memory = MemoryBackend::builder().clock(clock.clone());
+    let memory = MemoryBackend::builder().clock(clock);
     let backend = memory.clone().max_entry_bytes(2 << 20).build().unwrap();
     Harness::new(backend).with_hands(hands).with_small(64, move || {
         // Room for 64 entries of the suite: their bodies, and what each weighs beside.

@@ -11,14 +11,14 @@ use larder_testkit::faulty::{Faults, Faulty};
 
 /// A cache in memory whose clock the test drives.
 #[allow(dead_code)]
-pub fn driven() -> (Cache, ManualClock) {
+pub(crate) fn driven() -> (Cache, ManualClock) {
     let (clock, hands) = Clock::manual();
     (Cache::new(MemoryBackend::builder().clock(clock).build().unwrap()), hands)
 }
 
 /// A cache over a store that is asked like a remote one, and fails when told to.
 #[allow(dead_code)]
-pub fn faulty() -> (Cache, Faults, ManualClock) {
+pub(crate) fn faulty() -> (Cache, Faults, ManualClock) {
     let (clock, hands) = Clock::manual();
     let backend = Faulty::new(MemoryBackend::builder().clock(clock).build().unwrap());
     let faults = backend.faults();
@@ -27,27 +27,27 @@ pub fn faulty() -> (Cache, Faults, ManualClock) {
 
 /// Counts computations.
 #[derive(Clone, Default)]
-pub struct Calls(Arc<AtomicUsize>);
+pub(crate) struct Calls(Arc<AtomicUsize>);
 
 #[allow(dead_code)]
 impl Calls {
-    pub fn add(&self) -> usize {
+    pub(crate) fn add(&self) -> usize {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    pub fn get(&self) -> usize {
+    pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
 
 #[allow(dead_code)]
-pub fn minute() -> Options {
+pub(crate) fn minute() -> Options {
     Options::ttl(Duration::from_secs(60))
 }
 
 /// Lets every other task run until it waits.
 #[allow(dead_code)]
-pub async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
