@@ -1,5 +1,6 @@
 //! Among other layers: Axum's routers, service builders, and tower-http's on either side.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -486,4 +487,29 @@ async fn cache_control_inside_makes_storable_and_outside_only_tells_others() {
             assert!(!through(&never, &[]).await.hit());
         }
     }
+}
+
+/// Some routers apply a layer anew for every request: what it has learned must not be lost with that.
+#[tokio::test]
+async fn a_layer_that_is_applied_anew_for_every_request_remembers() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let handler = tower::service_fn(move |_: http::Request<http_body_util::Full<bytes::Bytes>>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async {
+            Ok::<_, Infallible>(Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+        }
+    });
+    let layer = CacheLayer::new(&larder_cache::Cache::memory()).cache_status("t");
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let request = http::Request::get("http://shop.example/")
+            .body(http_body_util::Full::default())
+            .unwrap();
+        let response = layer.layer(handler.clone()).oneshot(request).await.unwrap();
+        told.push(response.headers()["cache-status"].to_str().unwrap().to_owned());
+    }
+    assert!(told[0].ends_with("detail=no-freshness"), "{told:?}");
+    assert!(told[1].ends_with("detail=pass-mark"), "{told:?}");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

@@ -1,7 +1,7 @@
 //! Configuration.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -21,6 +21,8 @@ use crate::RequestHead;
 #[must_use]
 pub struct CacheLayer {
     config: Config,
+    // Made once: some routers apply a layer anew for every request.
+    shared: Arc<OnceLock<Arc<Shared>>>,
 }
 
 pub(super) type Partition = Arc<dyn Fn(RequestHead<'_>) -> Option<String> + Send + Sync>;
@@ -72,25 +74,32 @@ impl CacheLayer {
                 deadline: Duration::from_secs(30),
                 pass_for: Duration::from_secs(120),
             },
+            shared: Arc::default(),
         }
+    }
+
+    // What is told after a first use is for those services that are made from here on.
+    fn change(&mut self) -> &mut Config {
+        self.shared = Arc::default();
+        &mut self.config
     }
 
     /// The rules: [`Policy::application`] unless set, [`Policy::rfc9111`] for a proxy, or any of their parts changed.
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.config.policy = policy;
+        self.change().policy = policy;
         self
     }
 
     /// The lifetime of this route's responses. It comes before the response's own `max-age`; a response that restricts
     /// itself (`no-store`, `private`, `no-cache`, `max-age=0`, …) is obeyed all the same.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.config.route.ttl = Some(ttl);
+        self.change().route.ttl = Some(ttl);
         self
     }
 
     /// The lifetime of responses that do not state one.
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
-        self.config.route.default_ttl = Some(ttl);
+        self.change().route.default_ttl = Some(ttl);
         self
     }
 
@@ -101,37 +110,37 @@ impl CacheLayer {
     /// When the tag is empty or longer than 256 bytes.
     pub fn tag(mut self, tag: &str) -> Self {
         let tag = Tag::new(tag).unwrap_or_else(|error| panic!("CacheLayer::tag: {error}"));
-        self.config.tags.push(tag);
+        self.change().tags.push(tag);
         self
     }
 
     /// Also stores responses of these statuses, of those that the policy leaves to routes: 204, 302, 303 and 307, and
     /// for at most ten seconds 404, 405 and 410.
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.config.route.statuses.extend(statuses);
+        self.change().route.statuses.extend(statuses);
         self
     }
 
     /// No cookie changes this route's responses: requests with cookies share what is stored.
     pub fn shared_despite_cookies(mut self) -> Self {
-        self.config.route.credentials.shared_cookies = true;
+        self.change().route.credentials.shared_cookies = true;
         self
     }
 
     /// These cookies change nothing: they are removed before the handler runs. A final `*` matches any ending.
     pub fn ignore_cookies<'a>(mut self, patterns: impl IntoIterator<Item = &'a str>) -> Self {
         for pattern in patterns {
-            self.config.route.credentials =
-                self.config.route.credentials.clone().ignore_cookie(pattern);
+            self.change().route.credentials =
+                self.change().route.credentials.clone().ignore_cookie(pattern);
         }
         self
     }
 
     /// This cookie's value is part of the key, and no other cookie may change the response.
     pub fn cookie(mut self, name: &str) -> Self {
-        self.config.route.credentials = self.config.route.credentials.clone().keyed_cookie(name);
-        self.config.base.cookies.push(name.into());
-        self.config.base.normalise();
+        self.change().route.credentials = self.config.route.credentials.clone().keyed_cookie(name);
+        self.change().base.cookies.push(name.into());
+        self.change().base.normalise();
         self
     }
 
@@ -142,59 +151,59 @@ impl CacheLayer {
         mut self,
         identify: impl Fn(RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.config.route.credentials = self.config.route.credentials.clone().partition();
-        self.config.partition = Some(Arc::new(identify));
+        self.change().route.credentials = self.config.route.credentials.clone().partition();
+        self.change().partition = Some(Arc::new(identify));
         self
     }
 
     /// The service is reached by `https`: the scheme of requests whose target does not name one. It is part of the
     /// key, and decides which port goes without saying.
     pub fn https(mut self) -> Self {
-        self.config.scheme = Scheme::Https;
+        self.change().scheme = Scheme::Https;
         self
     }
 
     /// Tells every client in `Cache-Status` (RFC 9211), under that name, whether its answer came from here, and why
     /// not. Off unless set: it tells strangers too.
     pub fn cache_status(mut self, name: &str) -> Self {
-        self.config.status_name = Some(name.into());
+        self.change().status_name = Some(name.into());
         self
     }
 
     /// The largest body that is stored, 1 MiB unless set. A larger one is passed on as it comes.
     pub fn max_body_bytes(mut self, bytes: u64) -> Self {
-        self.config.max_body = bytes;
+        self.change().max_body = bytes;
         self
     }
 
     /// The largest response head that is stored, 32 KiB unless set.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_head = bytes;
+        self.change().max_head = bytes;
         self
     }
 
     /// How many variants of one URL are kept, 32 unless set; the oldest goes.
     pub fn max_variants(mut self, variants: usize) -> Self {
-        self.config.max_variants = variants.max(1);
+        self.change().max_variants = variants.max(1);
         self
     }
 
     /// How long a request waits for another one's fill before it asks the handler itself. 3 s unless set.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.config.wait = wait;
+        self.change().wait = wait;
         self
     }
 
     /// How long a fill may take, from the handler's call to the body's end, to be stored and waited for. 30 s unless
     /// set. A client that is still there gets its response however long it takes.
     pub fn fill_deadline(mut self, deadline: Duration) -> Self {
-        self.config.deadline = deadline;
+        self.change().deadline = deadline;
         self
     }
 
     /// For how long a URL whose response could not be stored is not waited for (hit-for-miss). 2 minutes unless set.
     pub fn pass_for(mut self, hold: Duration) -> Self {
-        self.config.pass_for = hold;
+        self.change().pass_for = hold;
         self
     }
 }
@@ -203,14 +212,14 @@ impl<S> Layer<S> for CacheLayer {
     type Service = Cached<S>;
 
     fn layer(&self, inner: S) -> Cached<S> {
-        Cached::new(
-            inner,
+        let make = || {
             Arc::new(Shared {
                 config: self.config.clone(),
                 computed: Computed::default(),
                 passes: Passes::default(),
-            }),
-        )
+            })
+        };
+        Cached::new(inner, self.shared.get_or_init(make).clone())
     }
 }
 
