@@ -294,7 +294,8 @@ async fn computed_inputs_that_could_mix_variants_are_not_stored() {
     assert_eq!(larder.entries(), 0);
     // One that sees something else where the layer stands than where the cache stands.
     let larder = Larder::new();
-    let cache = larder_http::CacheLayer::new(&larder.cache).cache_status("t");
+    // Each with a layer of its own: services of one layer share what it has learned.
+    let cache = || larder_http::CacheLayer::new(&larder.cache).cache_status("t");
     let tenant =
         |head: RequestHead<'_>| head.extensions().get::<&str>().map(|name| (*name).to_owned());
     let inner = VaryLayer::new().by("tenant", tenant).layer(origin());
