@@ -282,8 +282,7 @@ async fn computed_inputs_that_could_mix_variants_are_not_stored() {
     let origin = || Origin::counting("max-age=60");
     let larder = Larder::new();
     let by = |value: &'static str| VaryLayer::new().by("same", move |_| Some(value.to_owned()));
-    // Each with a layer of its own: services of one layer share what it has learned.
-    let cache = || larder_http::CacheLayer::new(&larder.cache).cache_status("t");
+    let cache = larder_http::CacheLayer::new(&larder.cache).cache_status("t");
     let service = cache().layer(by("a").layer(by("b").layer(origin())));
     for reason in ["vary-conflict", "pass-mark"] {
         let got = Got::read(service.clone().oneshot(larder_tests::get("/")).await.unwrap())
@@ -294,8 +293,7 @@ async fn computed_inputs_that_could_mix_variants_are_not_stored() {
     assert_eq!(larder.entries(), 0);
     // One that sees something else where the layer stands than where the cache stands.
     let larder = Larder::new();
-    // Each with a layer of its own: services of one layer share what it has learned.
-    let cache = || larder_http::CacheLayer::new(&larder.cache).cache_status("t");
+    let cache = larder_http::CacheLayer::new(&larder.cache).cache_status("t");
     let tenant =
         |head: RequestHead<'_>| head.extensions().get::<&str>().map(|name| (*name).to_owned());
     let inner = VaryLayer::new().by("tenant", tenant).layer(origin());
@@ -303,7 +301,7 @@ async fn computed_inputs_that_could_mix_variants_are_not_stored() {
         request.extensions_mut().insert("found in between");
         request
     });
-    let service = cache().layer(between);
+    let service = cache.layer(between);
     for reason in ["vary-misplaced", "pass-mark"] {
         let got = Got::read(service.clone().oneshot(larder_tests::get("/")).await.unwrap())
             .await
