@@ -283,7 +283,7 @@ async fn computed_inputs_that_could_mix_variants_are_not_stored() {
     let larder = Larder::new();
     let by = |value: &'static str| VaryLayer::new().by("same", move |_| Some(value.to_owned()));
     let cache = larder_http::CacheLayer::new(&larder.cache).cache_status("t");
-    let service = cache().layer(by("a").layer(by("b").layer(origin())));
+    let service = cache.layer(by("a").layer(by("b").layer(origin())));
     for reason in ["vary-conflict", "pass-mark"] {
         let got = Got::read(service.clone().oneshot(larder_tests::get("/")).await.unwrap())
             .await
