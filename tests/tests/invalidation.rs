@@ -87,6 +87,34 @@ async fn c76_errors_and_safe_methods_invalidate_nothing() {
 }
 
 #[tokio::test]
+async fn c76_what_could_not_be_stored_before_is_filled_after_an_unsafe_method() {
+    let made = Arc::new(Mutex::new(false));
+    let origin = Origin::says({
+        let made = made.clone();
+        move |call, request| match (request.method().as_str(), *made.lock().unwrap()) {
+            ("GET", true) => response("max-age=600", call.to_string()),
+            ("GET", false) => answer(404, &[], "not yet"),
+            _ => {
+                *made.lock().unwrap() = true;
+                answer(201, &[], "made")
+            }
+        }
+    });
+    let site = Site::new(origin);
+    for target in ["/p", "/p/other"] {
+        site.get(target).await;
+        assert!(
+            site.get(target).await.because("pass-mark"),
+            "nobody queues for what is not stored"
+        );
+    }
+    site.send(request("PUT", "/p", &[])).await;
+    assert!(site.get("/p").await.told().contains("stored"), "the mark went with the old state");
+    assert!(site.get("/p").await.hit());
+    assert!(site.get("/p/other").await.because("pass-mark"), "another URL's mark stays");
+}
+
+#[tokio::test]
 async fn p27_no_method_or_header_purges() {
     let site = Site::new(Origin::says(|call, request| match request.method().as_str() {
         "GET" => answer(200, &[("cache-control", "max-age=600")], call.to_string()),

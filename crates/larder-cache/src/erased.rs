@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Found, Key, KeyRef, Marks, Namespace,
-    Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token, Ttl, When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Found, Key, KeyRef, Marks, Moment,
+    Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
+    Ttl, When,
 };
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -16,7 +17,7 @@ pub(crate) trait Erased: Send + Sync {
     fn name_erased(&self) -> &'static str;
     fn abilities_erased(&self) -> Abilities;
     fn clock_erased(&self) -> &Clock;
-    fn peek_erased(&self, key: KeyRef<'_>) -> Peek;
+    fn peek_erased(&self, key: KeyRef<'_>, now: Moment) -> Peek;
     fn get_erased<'a>(&'a self, key: &'a Key, counters: &'a [Key]) -> BoxFuture<'a, Found>;
     fn get_many_erased<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Entry>>>;
     fn put_erased<'a>(
@@ -83,8 +84,8 @@ impl<B: Backend> Erased for B {
     }
 
     #[inline]
-    fn peek_erased(&self, key: KeyRef<'_>) -> Peek {
-        self.peek(key)
+    fn peek_erased(&self, key: KeyRef<'_>, now: Moment) -> Peek {
+        self.peek(key, now)
     }
 
     fn get_erased<'a>(&'a self, key: &'a Key, counters: &'a [Key]) -> BoxFuture<'a, Found> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use larder_core::{
     Abilities, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef, Marks,
-    Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
-    Ttl, When,
+    Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence,
+    Tag, Token, Ttl, When,
 };
 
 use crate::barred::Barred;
@@ -163,7 +163,13 @@ impl Store {
     /// Looks without waiting and without allocating. A hit's tags hold.
     #[inline]
     pub fn peek(&self, key: KeyRef<'_>) -> Peek {
-        match self.core.backend.peek_erased(key) {
+        self.peek_at(key, self.clock().now())
+    }
+
+    /// The same, for those who have read the [clock](Store::clock) already.
+    #[inline]
+    pub fn peek_at(&self, key: KeyRef<'_>, now: Moment) -> Peek {
+        match self.core.backend.peek_erased(key, now) {
             // A backend that has it at hand and keeps no conditions for its tags: they have to be asked for.
             Peek::Hit(entry) if !entry.tags().is_empty() && !entry.has_marks() => Peek::Ask,
             Peek::Hit(_) if self.core.barred.any() => Peek::Ask,

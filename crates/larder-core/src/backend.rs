@@ -5,7 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::{
-    Abilities, Clock, Entry, Key, KeyRef, Namespace, Prefix, Result, Revision, Sequence, Tag, Ttl,
+    Abilities, Clock, Entry, Key, KeyRef, Moment, Namespace, Prefix, Result, Revision, Sequence,
+    Tag, Ttl,
 };
 
 /// A place where entries are kept.
@@ -47,9 +48,12 @@ pub trait Backend: Send + Sync + 'static {
     fn clock(&self) -> &Clock;
 
     /// Looks without waiting and without allocating. The only default method, since `Ask` cannot be wrong.
+    ///
+    /// `now` is what [`clock`](Backend::clock) says; the caller has read it, so that a whole hit, which also needs the
+    /// entry's age, reads the time once.
     #[inline]
-    fn peek(&self, key: KeyRef<'_>) -> Peek {
-        let _ = key;
+    fn peek(&self, key: KeyRef<'_>, now: Moment) -> Peek {
+        let _ = (key, now);
         Peek::Ask
     }
 

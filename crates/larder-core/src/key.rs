@@ -305,10 +305,11 @@ impl KeyBuf {
 
 impl From<KeyRef<'_>> for KeyBuf {
     /// A longer key: that key's parts, then those that are added.
+    #[inline]
     fn from(key: KeyRef<'_>) -> Self {
-        let mut bytes = Short::default();
-        bytes.extend_from_slice(key.0);
-        KeyBuf { bytes, too_long: false }
+        let mut buf = KeyBuf { bytes: Short::default(), too_long: false };
+        buf.bytes.extend_from_slice(key.0);
+        buf
     }
 }
 

@@ -23,7 +23,7 @@
 use std::fmt;
 
 use http::Uri;
-use http::header::{HOST, HeaderMap};
+use http::header::{HOST, HeaderMap, HeaderValue};
 
 use crate::Reason;
 
@@ -88,7 +88,7 @@ impl<'a> Authority<'a> {
             return Err(Reason::NoAuthority);
         }
         // The usual case, which every hit passes: a plain name, for which none of the questions below arises.
-        if text.iter().all(|&b| PLAIN[usize::from(b)]) {
+        if plain(text) {
             return Ok(Self { scheme, host: text, port: None });
         }
         if text.contains(&b'@') {
@@ -139,8 +139,10 @@ impl<'a> Authority<'a> {
     /// Writes `scheme://host[:port]` in lower case, in small pieces, without allocating. A host contains
     /// no `/`, so that a path written behind it cannot be confused with it.
     pub fn write_to(&self, out: &mut impl FnMut(&[u8])) {
-        out(self.scheme.as_str().as_bytes());
-        out(b"://");
+        out(match self.scheme {
+            Scheme::Http => b"http://",
+            Scheme::Https => b"https://",
+        });
         let mut buffer = [0u8; 64];
         for chunk in self.host.chunks(buffer.len()) {
             let lower = &mut buffer[..chunk.len()];
@@ -198,16 +200,47 @@ pub fn effective<'a>(
     headers: &'a HeaderMap,
     scheme: Scheme,
 ) -> Result<Authority<'a>, Reason> {
-    let scheme = match uri.scheme_str() {
-        None => scheme,
-        Some(name) => Scheme::parse(name).ok_or(Reason::UnsupportedScheme)?,
+    let mut lines = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let host = match (lines.next(), lines.next()) {
+        (None, _) => HostField::Absent,
+        (Some(host), None) => HostField::One(host),
+        _ => HostField::Several,
     };
-    let mut lines = headers.get_all(HOST).iter();
-    let (host, more) = (lines.next(), lines.next());
-    if more.is_some() {
-        return Err(Reason::SeveralHosts);
-    }
-    let host = host.map(|host| host.as_bytes().trim_ascii());
+    effective_of(uri, host, scheme)
+}
+
+/// What a request has of `Host`; see [`RequestFacts::scan_with_host`](crate::RequestFacts::scan_with_host).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostField<'a> {
+    /// Nothing.
+    Absent,
+    /// One line.
+    One(&'a [u8]),
+    /// More than one.
+    Several,
+}
+
+/// [`effective`], for those who have looked for `Host` already.
+///
+/// # Errors
+///
+/// The same.
+pub fn effective_of<'a>(
+    uri: &'a Uri,
+    host: HostField<'a>,
+    scheme: Scheme,
+) -> Result<Authority<'a>, Reason> {
+    let scheme = match uri.scheme() {
+        None => scheme,
+        Some(name) if *name == http::uri::Scheme::HTTP => Scheme::Http,
+        Some(name) if *name == http::uri::Scheme::HTTPS => Scheme::Https,
+        Some(other) => Scheme::parse(other.as_str()).ok_or(Reason::UnsupportedScheme)?,
+    };
+    let host = match host {
+        HostField::Absent => None,
+        HostField::One(host) => Some(host.trim_ascii()),
+        HostField::Several => return Err(Reason::SeveralHosts),
+    };
     let target = uri.authority().map(|target| target.as_str().as_bytes());
     match (target, host) {
         (None, None) => Err(Reason::NoAuthority),
@@ -219,6 +252,14 @@ pub fn effective<'a>(
             if target == host { Ok(target) } else { Err(Reason::AuthorityMismatch) }
         }
     }
+}
+
+// Four at a time: every hit comes by here.
+fn plain(text: &[u8]) -> bool {
+    let plain = |b: &u8| PLAIN[usize::from(*b)];
+    let (fours, rest) = text.as_chunks::<4>();
+    fours.iter().all(|[a, b, c, d]| plain(a) & plain(b) & plain(c) & plain(d))
+        && rest.iter().all(plain)
 }
 
 /// The bytes of names that are neither literals nor escaped: all of these are [valid](valid_host).

@@ -211,14 +211,18 @@ const OTHERS: &[(&str, u32)] = &[
 const MIDDLEWARE: &[u8] = b"x-middleware-";
 
 /// The facts that the presence of a header named `name` (lower case) establishes.
+#[inline]
 pub(crate) fn bits(name: &str) -> u32 {
     let name = name.as_bytes();
-    let Some(&first) = name.first() else { return 0 };
-    if FIRSTS[name.len().min(LONGEST + 1)] & first_letter(first) == 0 {
-        return 0;
-    }
-    let bucket = bucket(name);
-    for (known, bits) in &TABLE[usize::from(STARTS[bucket])..usize::from(STARTS[bucket + 1])] {
+    let Some(bucket) = bucket(name) else { return 0 };
+    // Most headers fall into an empty bucket.
+    let (start, end) = (STARTS[bucket], STARTS[bucket + 1]);
+    if start == end && name[0] != MIDDLEWARE[0] { 0 } else { compare(name, start, end) }
+}
+
+#[inline(never)]
+fn compare(name: &[u8], start: u8, end: u8) -> u32 {
+    for (known, bits) in &TABLE[usize::from(start)..usize::from(end)] {
         if known.as_bytes() == name {
             return *bits;
         }
@@ -235,36 +239,14 @@ static TABLE: [(&str, u32); COUNT] = TABLE_AND_STARTS.0;
 /// `STARTS[n]` is where the names of bucket n begin in [`TABLE`].
 static STARTS: [u8; BUCKETS + 1] = TABLE_AND_STARTS.1;
 
-const LONGEST: usize = 40;
-
-/// The first letters of the names of each length: most headers are none of ours by these alone. The last one is for all
-/// that are longer.
-static FIRSTS: [u32; LONGEST + 2] = {
-    let mut firsts = [0; LONGEST + 2];
-    let mut at = 0;
-    while at < COUNT {
-        let name = nth(at).0.as_bytes();
-        assert!(name.len() <= LONGEST, "a name is longer than LONGEST");
-        firsts[name.len()] |= first_letter(name[0]);
-        at += 1;
-    }
-    let mut length = MIDDLEWARE.len() + 1;
-    while length < firsts.len() {
-        firsts[length] |= first_letter(MIDDLEWARE[0]);
-        length += 1;
-    }
-    firsts
-};
-
-const fn first_letter(byte: u8) -> u32 {
-    1 << (byte % 32)
-}
-
 /// Length and three letters tell nearly all names apart: no bucket has more than two, and the headers that browsers
 /// send all fall into empty ones.
-const fn bucket(name: &[u8]) -> usize {
-    let (first, middle, last) = (name[0], name[name.len() / 2], name[name.len() - 1]);
-    (name.len() * 31 + first as usize * 13 + middle as usize * 61 + last as usize * 5) % BUCKETS
+#[inline]
+const fn bucket(name: &[u8]) -> Option<usize> {
+    let [first, .., last] = name else { return None };
+    let middle = name[name.len() / 2];
+    let sum = name.len() * 31 + *first as usize * 13 + middle as usize * 61 + *last as usize * 5;
+    Some(sum % BUCKETS)
 }
 
 const TABLE_AND_STARTS: ([(&str, u32); COUNT], [u8; BUCKETS + 1]) = {
@@ -272,7 +254,7 @@ const TABLE_AND_STARTS: ([(&str, u32); COUNT], [u8; BUCKETS + 1]) = {
     let mut starts = [0u8; BUCKETS + 1];
     let mut at = 0;
     while at < COUNT {
-        starts[bucket(nth(at).0.as_bytes()) + 1] += 1;
+        starts[bucket_of(at) + 1] += 1;
         at += 1;
     }
     let mut next = 0;
@@ -284,13 +266,17 @@ const TABLE_AND_STARTS: ([(&str, u32); COUNT], [u8; BUCKETS + 1]) = {
     let mut filled = starts;
     let mut at = 0;
     while at < COUNT {
-        let slot = &mut filled[bucket(nth(at).0.as_bytes())];
+        let slot = &mut filled[bucket_of(at)];
         table[*slot as usize] = nth(at);
         *slot += 1;
         at += 1;
     }
     (table, starts)
 };
+
+const fn bucket_of(at: usize) -> usize {
+    bucket(nth(at).0.as_bytes()).expect("a name has two letters")
+}
 
 const fn nth(at: usize) -> (&'static str, u32) {
     if at < CREDENTIALS.len() {

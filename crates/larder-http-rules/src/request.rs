@@ -22,6 +22,7 @@
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Uri};
 
+use crate::authority::HostField;
 use crate::cache_control::RequestDirectives;
 use crate::credentials::CredentialState;
 use crate::{Policy, Reason, names, overrides};
@@ -70,21 +71,47 @@ impl RequestFacts {
     /// Passes over the header names once. Allocates nothing.
     #[must_use]
     pub fn scan(policy: &Policy, headers: &HeaderMap) -> Self {
-        let plain = policy.extra_credentials.is_empty() && policy.trusted_overrides.is_empty();
+        Self::scan_with_host(policy, headers).0
+    }
+
+    /// The same, and what there is of `Host` while we are at it.
+    #[must_use]
+    pub fn scan_with_host<'a>(policy: &Policy, headers: &'a HeaderMap) -> (Self, HostField<'a>) {
         let mut facts = 0;
-        for name in headers.keys() {
-            let mut bits = names::bits(name.as_str());
-            if !plain {
-                if policy.trusted_overrides.contains(name) {
-                    bits = bits & !Self::OVERRIDE.0 | Self::TRUSTED_OVERRIDE.0;
-                }
-                if policy.extra_credentials.contains(name) {
-                    bits |= Self::CREDENTIAL.0;
+        let mut host = HostField::Absent;
+        for (name, value) in headers {
+            let bits = names::bits(name.as_str());
+            if bits != 0 {
+                facts |= bits;
+                if bits == Self::HOST.0 {
+                    host = match host {
+                        HostField::Absent => HostField::One(value.as_bytes()),
+                        _ => HostField::Several,
+                    };
                 }
             }
-            facts |= bits;
         }
-        Self(facts)
+        if !policy.extra_credentials.is_empty() || !policy.trusted_overrides.is_empty() {
+            facts = Self::with_the_policys_own(facts, policy, headers);
+        }
+        (Self(facts), host)
+    }
+
+    // The names that the policy adds, and the overrides that it trusts. Apart, since few policies have any.
+    fn with_the_policys_own(mut facts: u32, policy: &Policy, headers: &HeaderMap) -> u32 {
+        facts &= !Self::OVERRIDE.0;
+        for name in headers.keys() {
+            let is_override = names::bits(name.as_str()) & Self::OVERRIDE.0 != 0;
+            if policy.trusted_overrides.contains(name) {
+                facts |= Self::TRUSTED_OVERRIDE.0;
+            } else if is_override {
+                facts |= Self::OVERRIDE.0;
+            }
+            if policy.extra_credentials.contains(name) {
+                facts |= Self::CREDENTIAL.0;
+            }
+        }
+        facts
     }
 
     /// Whether any of `flags` is set.

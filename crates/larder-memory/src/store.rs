@@ -1,6 +1,6 @@
 //! The `Backend` implementation.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -140,12 +140,14 @@ impl Inner {
         self.stripes[stripe].lock()
     }
 
-    #[inline]
     fn live(&self, key: KeyRef<'_>) -> Option<Entry> {
+        self.live_at(key, self.clock.now())
+    }
+
+    #[inline]
+    fn live_at(&self, key: KeyRef<'_>, now: Moment) -> Option<Entry> {
         let entry = self.map.get(key)?;
-        let expired = entry
-            .times()
-            .is_some_and(|times| times.expires.is_some_and(|expires| expires <= self.clock.now()));
+        let expired = entry.times().is_some_and(|times| times.expired(now));
         (!expired && entry.marks_hold()).then_some(entry)
     }
 
@@ -352,8 +354,8 @@ impl Backend for MemoryBackend {
     }
 
     #[inline]
-    fn peek(&self, key: KeyRef<'_>) -> Peek {
-        match self.0.live(key) {
+    fn peek(&self, key: KeyRef<'_>, now: Moment) -> Peek {
+        match self.0.live_at(key, now) {
             Some(entry) => Peek::Hit(entry),
             None => Peek::Miss,
         }
@@ -436,14 +438,26 @@ impl Backend for MemoryBackend {
     }
 
     async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
-        // The map has no order to go on from, so one page holds everything: the cursor is never made.
-        let _ = (from, limit);
+        // The map has no order to go on from, so a page is the smallest keys behind the last one: every page passes
+        // over the whole map, and none holds more than was asked for.
+        let limit = limit.max(1);
         let now = self.0.clock.now();
-        let keys = self.0.map.iter().filter(|(key, entry)| {
-            prefix.matches(key.as_ref().as_ref())
-                && entry.marks_hold()
-                && entry.times().is_some_and(|times| !times.expired(now))
-        });
-        Ok(Page { keys: keys.map(|(key, _)| (*key).clone()).collect(), next: None })
+        let mut keys = BinaryHeap::new();
+        for (key, entry) in self.0.map.iter() {
+            let bytes = key.as_ref().as_ref().as_bytes();
+            let passed = from.as_ref().is_some_and(|Cursor(last)| bytes <= &**last);
+            let gone = entry.times().is_none_or(|times| times.expired(now));
+            if passed || gone || !entry.marks_hold() || !prefix.matches(key.as_ref().as_ref()) {
+                continue;
+            }
+            keys.push((*key).clone());
+            if keys.len() > limit {
+                keys.pop();
+            }
+        }
+        let full = keys.len() == limit;
+        let keys = keys.into_sorted_vec();
+        let next = keys.last().filter(|_| full).map(|key| Cursor(key.as_ref().as_bytes().into()));
+        Ok(Page { keys, next })
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder_core::{Clock, Error, ErrorKind, Result};
+use larder_core::{Clock, Error, Result};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, Value, cmd};
@@ -22,7 +22,10 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{Address, Builder};
-use crate::scripts::{self, Script};
+use crate::outage::Why;
+use crate::reply::refusal;
+use crate::request::{Again, Failure, Request};
+use crate::scripts;
 use crate::time::{self, ServerTime};
 use crate::tls::Tls;
 use crate::{NAME, log};
@@ -61,13 +64,6 @@ enum State {
     Down(Why),
 }
 
-/// Why there is no connection.
-#[derive(Clone)]
-pub(crate) struct Why {
-    kind: ErrorKind,
-    words: Arc<str>,
-}
-
 struct Link {
     id: u64,
     connection: MultiplexedConnection,
@@ -77,72 +73,6 @@ struct Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.driver.abort();
-    }
-}
-
-/// Whether a request may be sent a second time when it is not known whether the server has carried it out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
-    Yes,
-    No,
-}
-
-/// Commands that travel together.
-pub(crate) struct Request {
-    commands: Pipeline,
-    // Which of them call a script.
-    scripts: Vec<(usize, &'static Script)>,
-    // So many at the start change nothing: they do not forbid to send the rest again.
-    harmless: usize,
-    again: Again,
-}
-
-/// Why a request brought no replies.
-pub(crate) struct Failure {
-    pub(crate) error: Error,
-    /// It was handed to a connection: the server may have carried it out.
-    pub(crate) sent: bool,
-    /// The time limit is used up.
-    pub(crate) late: bool,
-}
-
-impl Request {
-    pub(crate) fn new(again: Again) -> Self {
-        Request { commands: Pipeline::new(), scripts: Vec::new(), harmless: 0, again }
-    }
-
-    pub(crate) fn command(&mut self, command: Cmd) {
-        self.commands.add_command(command);
-    }
-
-    /// Adds one that changes nothing, or nothing that matters; before all others.
-    pub(crate) fn harmless(&mut self, command: Cmd) {
-        debug_assert_eq!(self.harmless, self.commands.len());
-        self.commands.add_command(command);
-        self.harmless += 1;
-    }
-
-    /// Adds a call of a script.
-    pub(crate) fn script<'a>(
-        &mut self,
-        script: &'static Script,
-        names: &[impl AsRef<str>],
-        arguments: impl IntoIterator<Item = &'a [u8]>,
-    ) {
-        let mut command = cmd("EVALSHA");
-        command.arg(&script.hash).arg(names.len());
-        for name in names {
-            command.arg(name.as_ref());
-        }
-        for argument in arguments {
-            command.arg(argument);
-        }
-        self.scripts.push((self.commands.len(), script));
-        self.commands.add_command(command);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.commands.len()
     }
 }
 
@@ -568,162 +498,6 @@ fn fit(replies: &[Value]) -> Result<(), Why> {
     }
 }
 
-/// What a server's error means to us.
-pub(crate) struct Refusal {
-    kind: ErrorKind,
-    words: String,
-    /// The connection leads to a server that does not do our work now: another may.
-    unfit: bool,
-}
-
-impl Refusal {
-    pub(crate) fn error(&self) -> Error {
-        let kind = if self.unfit { ErrorKind::Unavailable } else { self.kind };
-        Error::new(kind, self.words.clone()).with_backend(NAME)
-    }
-
-    fn why(&self) -> Why {
-        Why { kind: self.kind, words: self.words.as_str().into() }
-    }
-}
-
-/// Reads a reply that is an error. The server's own words may repeat arguments, so only the code is told.
-pub(crate) fn refusal(value: &Value) -> Option<Refusal> {
-    let Value::ServerError(error) = value else { return None };
-    let unavailable = |words: &str, unfit| Refusal {
-        kind: ErrorKind::Unavailable,
-        words: format!("{words} ({})", word(error.code())),
-        unfit,
-    };
-    let configuration = |words: &str, unfit| Refusal {
-        kind: ErrorKind::Configuration,
-        words: format!("{words} ({})", word(error.code())),
-        unfit,
-    };
-    Some(match error.code() {
-        "READONLY" => unavailable("the server is a replica, which cannot be written to", true),
-        "LOADING" => unavailable("the server is still loading its data", true),
-        "MASTERDOWN" => unavailable("the server is a replica that has lost its primary", true),
-        "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" => unavailable(
-            "the server is part of a cluster, and this is a connection to one server",
-            true,
-        ),
-        "NOAUTH" | "WRONGPASS" => {
-            configuration("the server demands another user or password", true)
-        }
-        "NOPERM" => configuration(
-            "the server's user may not use a command or key that Larder needs; see the list in the documentation of larder-redis",
-            false,
-        ),
-        "OOM" => unavailable(
-            "the server is out of memory and evicts nothing; raise maxmemory or choose a maxmemory-policy that evicts",
-            false,
-        ),
-        "MISCONF" => unavailable("the server cannot save its data and refuses to write", false),
-        "BUSY" => unavailable("the server is busy with somebody's script", false),
-        "NOREPLICAS" => unavailable("the server has too few replicas and refuses to write", false),
-        code => Refusal {
-            kind: ErrorKind::Other,
-            words: format!("the server answered with an error ({})", word(code)),
-            unfit: false,
-        },
-    })
-}
-
-/// Whether a reply says that the server has no memory left.
-pub(crate) fn out_of_memory(value: &Value) -> bool {
-    matches!(value, Value::ServerError(error) if error.code() == "OOM")
-}
-
-/// Whether a reply says that something else than a string lies under the name.
-pub(crate) fn wrong_type(value: &Value) -> bool {
-    matches!(value, Value::ServerError(error) if error.code() == "WRONGTYPE")
-}
-
-// Codes are capitals; anything else might be somebody's data.
-fn word(code: &str) -> &str {
-    let ok = code.len() <= 24 && code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
-    if ok { code } else { "unknown code" }
-}
-
-impl Why {
-    // What an operation is told. One that was not sent did not time out, and after the first connection a wrong password
-    // is an outage like others: somebody is changing it.
-    fn error(&self, sent: bool) -> Error {
-        let late = sent && self.kind == ErrorKind::Timeout;
-        let kind = if late { ErrorKind::Timeout } else { ErrorKind::Unavailable };
-        Error::new(kind, &*self.words).with_backend(NAME)
-    }
-
-    fn unavailable(words: &str) -> Self {
-        Why { kind: ErrorKind::Unavailable, words: words.into() }
-    }
-
-    fn unreachable(words: &str) -> Self {
-        Self::unavailable(&format!("the server cannot be used: {words}"))
-    }
-
-    fn late() -> Self {
-        Why {
-            kind: ErrorKind::Timeout,
-            words: "the server did not answer within the time limit (response_timeout)".into(),
-        }
-    }
-
-    fn closed() -> Self {
-        Self::unavailable("the connection to the server was closed")
-    }
-
-    fn garbled() -> Self {
-        Self::unavailable("the server's answer makes no sense; is it a Redis server?")
-    }
-
-    fn io(error: &io::Error) -> Self {
-        Self::unavailable(&format!("the server cannot be reached: {}", error.kind()))
-    }
-
-    fn tls(error: &io::Error) -> Self {
-        match error.kind() {
-            // What rustls makes of a certificate that it does not trust, or of a server that speaks no TLS.
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
-                Self::unreachable(
-                    "TLS failed; check that it speaks TLS there and that its certificate is trusted and for this host",
-                )
-            }
-            _ => Self::io(error),
-        }
-    }
-
-    fn broken(error: &RedisError) -> Self {
-        match error.kind() {
-            redis::ErrorKind::Io => Self::closed(),
-            redis::ErrorKind::Parse => Self::garbled(),
-            _ => Self::unavailable("the exchange with the server failed"),
-        }
-    }
-
-    // An error while logging in: a server's error, whose words may repeat the user's name.
-    fn login(error: &RedisError) -> Self {
-        let code = error.code().unwrap_or_default();
-        let configuration =
-            |words: &str| Why { kind: ErrorKind::Configuration, words: words.into() };
-        match (error.kind(), code) {
-            (redis::ErrorKind::Io | redis::ErrorKind::Parse, _) => Self::broken(error),
-            (_, "LOADING") => Self::unreachable("it is still loading its data"),
-            (redis::ErrorKind::AuthenticationFailed, _)
-            | (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => {
-                configuration("the server refuses the user or the password; check both in the URL")
-            }
-            (_, "ERR") | (redis::ErrorKind::Server(redis::ServerErrorKind::ResponseError), _) => {
-                configuration(
-                    "the server refuses to log in; check user, password and the database's number in the URL",
-                )
-            }
-            _ => Self::unreachable("it refuses the connection"),
-        }
-    }
-}
-
 // A connection that lived so long is taken for a good one.
 const PROVEN: Duration = Duration::from_secs(2);
 
@@ -745,13 +519,5 @@ mod tests {
             assert!(pause <= LONGEST_PAUSE && pause >= FIRST_PAUSE / 2, "{failures}: {pause:?}");
         }
         assert!(pause(100) >= LONGEST_PAUSE / 2);
-    }
-
-    #[test]
-    fn codes_that_are_data_are_not_told() {
-        assert_eq!(word("WRONGTYPE"), "WRONGTYPE");
-        for code in ["s3cret", "user:42", "A_VERY_LONG_WORD_THAT_IS_NO_CODE"] {
-            assert_eq!(word(code), "unknown code");
-        }
     }
 }

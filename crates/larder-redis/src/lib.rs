@@ -97,11 +97,17 @@ mod client;
 mod config;
 mod generation;
 mod log;
+mod naming;
+mod outage;
+mod paging;
+mod reply;
+mod request;
 mod scripts;
 mod store;
 mod sweep;
 mod time;
 mod tls;
+mod writing;
 
 pub use config::Builder;
 pub use store::RedisBackend;

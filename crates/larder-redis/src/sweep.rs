@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Again, Client, Request};
+use crate::client::Client;
+use crate::request::{Again, Request};
 
 /// Which generations are dead, and whether somebody is sweeping.
 #[derive(Default)]

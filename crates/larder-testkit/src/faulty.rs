@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef,
-    Marks, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag,
-    Token, Ttl, When,
+    Marks, Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision,
+    Sequence, Tag, Token, Ttl, When,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -285,7 +285,7 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.clock()
     }
 
-    fn peek(&self, key: KeyRef<'_>) -> Peek {
+    fn peek(&self, key: KeyRef<'_>, _: Moment) -> Peek {
         // Whoever may have to wait cannot answer here.
         self.faults.note(Verb::Peek, vec![key.to_key()]);
         Peek::Ask

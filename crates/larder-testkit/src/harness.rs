@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use larder_core::{Abilities, Backend, Clock, Key, ManualClock, Namespace, Ttl};
+use larder_core::{Abilities, Backend, Clock, Key, ManualClock, Namespace, Peek, Ttl};
 
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Make<B> = Box<dyn Fn() -> Job<B> + Send + Sync>;
@@ -224,6 +224,10 @@ impl<B: Backend> Harness<B> {
     /// The same key in the other namespace.
     pub fn other_key(&self, part: impl AsRef<[u8]>) -> Key {
         Key::new(&self.other, [b"kit".as_slice(), part.as_ref()]).expect("the key is short")
+    }
+
+    pub(crate) fn peek(&self, key: &Key) -> Peek {
+        self.backend.peek(key.as_ref(), self.clock().now())
     }
 
     /// Lets time pass: moves the hands if the backend's lifetimes follow them, sleeps otherwise.

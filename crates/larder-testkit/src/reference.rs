@@ -202,7 +202,7 @@ impl Backend for Reference {
         &self.clock
     }
 
-    fn peek(&self, key: KeyRef<'_>) -> Peek {
+    fn peek(&self, key: KeyRef<'_>, _: Moment) -> Peek {
         self.step(|store| store.entry(&key.to_key())).map_or(Peek::Miss, Peek::Hit)
     }
 

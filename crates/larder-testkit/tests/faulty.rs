@@ -64,7 +64,7 @@ async fn a_hanging_call_goes_on_when_healed_and_peek_always_asks() {
     let (backend, key) = faulty();
     let faults = backend.faults();
     faults.inject(Fault::Hang, &Verb::ALL);
-    assert!(matches!(backend.peek(key.as_ref()), Peek::Ask));
+    assert!(matches!(backend.peek(key.as_ref(), backend.clock().now()), Peek::Ask));
     let call = tokio::spawn({
         let (backend, key) = (backend.clone(), key.clone());
         async move { backend.remove(&key, None).await }
@@ -76,7 +76,7 @@ async fn a_hanging_call_goes_on_when_healed_and_peek_always_asks() {
     faults.heal();
     assert!(!call.await.unwrap().unwrap());
     assert_eq!(faults.waiting(), 0);
-    assert!(matches!(backend.peek(key.as_ref()), Peek::Ask));
+    assert!(matches!(backend.peek(key.as_ref(), backend.clock().now()), Peek::Ask));
 }
 
 #[tokio::test]

@@ -23,6 +23,35 @@ pub(super) enum Permit {
     Outage,
 }
 
+impl Permit {
+    /// The fill marker's token, if there is one.
+    pub(super) fn token(&self) -> Option<Token> {
+        match self {
+            Permit::Token(token) => Some(*token),
+            _ => None,
+        }
+    }
+
+    /// Takes the fill marker away, if there is one.
+    pub(super) async fn release(&self, shared: &Shared, key: &Key) {
+        if let Some(token) = self.token() {
+            // If this fails the marker ends by itself.
+            let _ = shared.config.store.release(key, token, None).await;
+        }
+    }
+
+    /// The condition for storing.
+    pub(super) fn when(&self) -> Option<When> {
+        match self {
+            Permit::Token(token) => Some(When::Token(*token)),
+            Permit::Page(revision, ..) | Permit::Revision(revision) => {
+                Some(When::Revision(*revision))
+            }
+            Permit::Never | Permit::Outage => None,
+        }
+    }
+}
+
 pub(super) struct Commit {
     pub(super) built_at: Sequence,
     pub(super) permit: Permit,

@@ -70,6 +70,8 @@ where
     let response = response.await?;
     let keys = targets.keys(&shared, &response);
     if !keys.is_empty() {
+        // What could not be stored before may be storable now: a URL that was not there, for one.
+        keys.iter().for_each(|key| shared.passes.lift_all(key));
         let store = shared.config.store.clone();
         let removal = tokio::spawn(async move {
             keys.iter().for_each(|key| store.detach(key));

@@ -1,7 +1,7 @@
 //! The key of a URL.
 
-use larder_core::KeyBuf;
-use larder_http_rules::authority::{self, Authority};
+use larder_core::{Key, KeyBuf, Namespace};
+use larder_http_rules::authority::{self, Authority, HostField};
 use larder_http_rules::{Reason, RequestFacts, overrides};
 
 use super::layer::Config;
@@ -10,17 +10,23 @@ use crate::RequestHead;
 // The room of responses in a namespace; see ARCHITECTURE.md.
 const RESPONSES: &str = "h";
 
+/// How the keys of all responses in a namespace begin.
+pub(super) fn room(namespace: &Namespace) -> Key {
+    Key::new(namespace, [RESPONSES]).expect("one letter makes a short key")
+}
+
 /// Scheme, authority, path, query, what a proxy says it forwarded, and the route's partition. There is no way to make
 /// a key without an authority.
 ///
-/// Writes into a `key` that is yet empty: it is a large value, and a hit had better not move it.
+/// Writes into a `key` that is yet only the [`room`]: it is a large value, and a hit had better not move it.
 pub(super) fn write_request(
     key: &mut KeyBuf,
     config: &Config,
     head: RequestHead<'_>,
     facts: RequestFacts,
+    host: HostField<'_>,
 ) -> Result<(), Reason> {
-    let authority = authority::effective(head.uri(), head.headers(), config.scheme)?;
+    let authority = authority::effective_of(head.uri(), host, config.scheme)?;
     write_target(key, config, head, facts, authority, head.uri().path(), head.uri().query())
 }
 
@@ -33,7 +39,7 @@ pub(super) fn of_target(
     path: &str,
     query: Option<&str>,
 ) -> Result<KeyBuf, Reason> {
-    let mut key = KeyBuf::new(config.store.namespace());
+    let mut key = KeyBuf::from(config.room.as_ref());
     write_target(&mut key, config, head, facts, authority, path, query)?;
     Ok(key)
 }
@@ -47,7 +53,6 @@ fn write_target(
     path: &str,
     query: Option<&str>,
 ) -> Result<(), Reason> {
-    key.push(RESPONSES);
     key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
     key.push(path);
     key.push_optional(query);

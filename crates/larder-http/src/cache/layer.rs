@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use larder_cache::{Cache, Store};
-use larder_core::Tag;
+use larder_core::{Key, Tag};
 use larder_http_rules::authority::Scheme;
 use larder_http_rules::{Policy, RouteRule};
 use tower_layer::Layer;
 
+use super::key;
 use super::passes::Passes;
 use super::service::Cached;
 use super::variants::{Computed, List};
@@ -31,6 +32,8 @@ pub(super) type Partition = Arc<dyn Fn(RequestHead<'_>) -> Option<String> + Send
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) store: Store,
+    /// How the keys of its responses begin.
+    pub(super) room: Key,
     pub(super) policy: Policy,
     pub(super) route: RouteRule,
     pub(super) tags: Vec<Tag>,
@@ -60,6 +63,7 @@ impl CacheLayer {
         CacheLayer {
             config: Config {
                 store: cache.store().clone(),
+                room: key::room(cache.store().namespace()),
                 policy: Policy::application(),
                 route: RouteRule::default(),
                 tags: Vec::new(),

@@ -1,5 +1,6 @@
 //! Deciding a request from what is stored: no I/O, no waiting.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use http::header::{AGE, CONTENT_LENGTH, ETAG};
@@ -16,9 +17,8 @@ use crate::RequestHead;
 
 /// A stored response that answers, and how long it is fresh yet.
 pub(super) struct Answer<'a> {
-    pub(super) stored: &'a Stored,
-    age: Duration,
-    pub(super) ttl: i64,
+    stored: &'a Stored,
+    resident: Duration,
 }
 
 impl Shared {
@@ -43,7 +43,8 @@ impl Shared {
     /// Whether the request selects this variant. Decided before and apart from freshness.
     pub(super) fn selects(&self, variant: &Variant, head: RequestHead<'_>) -> Result<bool, Reason> {
         let list = &variant.list;
-        if list.is_empty() || list.plainly_selects(&variant.selector, &self.config.policy, head) {
+        let verbatim = variant.verbatim.as_deref();
+        if list.is_empty() || verbatim.is_some_and(|sent| list.sends(sent, head.headers())) {
             return Ok(true);
         }
         let selector = list.select(&self.config.policy, head, &self.computed)?;
@@ -63,11 +64,7 @@ impl Shared {
         match reuse::decide(&self.config.policy, terms, resident, &view) {
             // Refreshing in the background is not here yet, so a stale response is fetched anew.
             Reuse::StaleWhileRevalidate => Err(Reuse::Fetch(Reason::Expired)),
-            reuse if reuse.answers() => Ok(Answer {
-                stored: &variant.response,
-                age: terms.age(resident),
-                ttl: terms.ttl(resident),
-            }),
+            reuse if reuse.answers() => Ok(Answer { stored: &variant.response, resident }),
             reuse => Err(reuse),
         }
     }
@@ -94,6 +91,15 @@ impl Shared {
 }
 
 impl Answer<'_> {
+    /// For how many seconds it is fresh yet.
+    pub(super) fn ttl(&self) -> i64 {
+        self.stored.terms.ttl(self.resident)
+    }
+
+    fn age(&self) -> HeaderValue {
+        age_value(self.stored.terms.age(self.resident))
+    }
+
     /// The response: whole, without body for HEAD, or 304 where the client has it already (RFC 9110 §13).
     pub(super) fn respond<B: Body>(
         &self,
@@ -117,8 +123,9 @@ impl Answer<'_> {
         let mut response = Response::new(body);
         *response.status_mut() = stored.status;
         *response.headers_mut() = stored.headers.clone();
-        if let Some(slot) = response.headers_mut().get_mut(AGE) {
-            *slot = age_value(self.age);
+        // The first of the stored fields.
+        if let Some(slot) = response.headers_mut().values_mut().next() {
+            *slot = self.age();
         }
         if for_head && stored.status != StatusCode::NO_CONTENT {
             let length = || HeaderValue::from(stored.body.len());
@@ -137,7 +144,7 @@ impl Answer<'_> {
 
     fn as_304<B: Body>(&self) -> Response<ResponseBody<B>> {
         let mut response = not_modified(&self.stored.headers);
-        response.headers_mut().insert(AGE, age_value(self.age));
+        response.headers_mut().insert(AGE, self.age());
         response
     }
 }
@@ -152,9 +159,17 @@ pub(super) fn not_modified<B: Body>(fields: &HeaderMap) -> Response<ResponseBody
     response
 }
 
-// The ages that hits have in the first hour, as text: no formatting, no allocation and no reference count on a hit.
+// The ages that hits have in the first hour: no formatting, no allocation and no reference count on a hit.
+static AGES: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
+    let value = |(age, digits): (usize, &'static [u8; 4])| {
+        let zeros = 3 - age.checked_ilog10().unwrap_or(0) as usize;
+        HeaderValue::from_static(str::from_utf8(&digits[zeros..]).expect("digits"))
+    };
+    DIGITS.iter().enumerate().map(value).collect()
+});
+
 const READY: usize = 3600;
-static AGES: [[u8; 4]; READY] = {
+static DIGITS: [[u8; 4]; READY] = {
     let mut ages = [[0; 4]; READY];
     let mut age = 0;
     while age < READY {
@@ -171,14 +186,6 @@ static AGES: [[u8; 4]; READY] = {
 
 fn age_value(age: Duration) -> HeaderValue {
     let seconds = age.as_secs();
-    let ready = usize::try_from(seconds).ok().and_then(|at| AGES.get(at)).and_then(|digits| {
-        let zeros = match seconds {
-            0..10 => 3,
-            10..100 => 2,
-            100..1000 => 1,
-            _ => 0,
-        };
-        str::from_utf8(&digits[zeros..]).ok()
-    });
-    ready.map_or_else(|| HeaderValue::from(seconds), HeaderValue::from_static)
+    let ready = usize::try_from(seconds).ok().and_then(|at| AGES.get(at));
+    ready.cloned().unwrap_or_else(|| HeaderValue::from(seconds))
 }

@@ -14,8 +14,9 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::body::ResponseBody;
-use super::fill::{Fill, Filled, Landing, may_store};
+use super::fill::{Fill, Filled, Landing};
 use super::layer::Shared;
+use super::plan::may_store;
 use super::record::{Page, Variant};
 use super::service::{Asked, strip};
 use super::verdict::{self, Told};
@@ -254,7 +255,7 @@ impl Shared {
         match self.judge(variant, clock.now().since(written), head, facts) {
             Ok(answer) => {
                 let mut response = answer.respond(head, facts, || clock.wall());
-                verdict::hit(&self.config.status_name, response.headers_mut(), answer.ttl);
+                verdict::hit(&self.config.status_name, response.headers_mut(), || answer.ttl());
                 Seen::Answer(response)
             }
             Err(Reuse::Refuse(reason)) => Seen::Pass(reason),
@@ -325,7 +326,7 @@ impl Shared {
         let clock = self.config.store.clock();
         let answer = self.judge(variant, clock.now().since(at), head, facts).ok()?;
         let mut response = answer.respond(head, facts, || clock.wall());
-        told.shared(response.headers_mut(), answer.ttl);
+        told.shared(response.headers_mut(), answer.ttl());
         Some(response)
     }
 }

@@ -116,6 +116,7 @@ mod layer;
 mod look;
 mod miss;
 mod passes;
+mod plan;
 mod record;
 mod service;
 mod tee;

@@ -1,14 +1,15 @@
 //! Hit-for-miss: URLs whose responses are not stored, so that nobody queues for them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use larder_core::{Clock, Key, Moment};
 use parking_lot::Mutex;
 
-/// The marks of one layer. Bounded: when it is full, the marks that have ended go, and if that frees nothing, all.
+/// The marks of one layer, by the keys of flights; sorted, so that those of one URL lie together. Bounded: when it is
+/// full, the marks that have ended go, and if that frees nothing, all.
 #[derive(Default)]
-pub(super) struct Passes(Mutex<HashMap<Key, Moment>>);
+pub(super) struct Passes(Mutex<BTreeMap<Key, Moment>>);
 
 const MOST: usize = 16_384;
 
@@ -39,5 +40,20 @@ impl Passes {
 
     pub(super) fn lift(&self, key: &Key) {
         self.0.lock().remove(key);
+    }
+
+    /// Lifts every mark of a URL, whose key is how the keys of its flights begin.
+    pub(super) fn lift_all(&self, url: &Key) {
+        let begins = |key: &Key| key.as_ref().as_bytes().starts_with(url.as_ref().as_bytes());
+        let mut marks = self.0.lock();
+        let gone: Vec<Key> = marks
+            .range::<Key, _>(url..)
+            .map(|(key, _)| key)
+            .take_while(|key| begins(key))
+            .cloned()
+            .collect();
+        for key in &gone {
+            marks.remove(key);
+        }
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct Variant {
     /// The route's rule for credentials together with the list's cookies, where they differ.
     pub(super) rule: Option<CredentialRule>,
     pub(super) selector: Box<[u8]>,
+    /// The list's fields as the filling request sent them: a request that sends the same selects this variant, without
+    /// a look at what they mean. Kept in memory only.
+    pub(super) verbatim: Option<Box<[Option<HeaderValue>]>>,
     pub(super) response: Stored,
 }
 
@@ -38,7 +41,8 @@ pub(super) struct Variant {
 #[derive(Clone)]
 pub(super) struct Stored {
     pub(super) status: StatusCode,
-    /// Complete, with a slot for `Age`: a hit clones the map and overwrites the slot, which moves nothing.
+    /// Complete, with a slot for `Age` before all others: a hit clones the map and overwrites the first value, which
+    /// moves nothing and searches nothing.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) trailers: Option<Arc<HeaderMap>>,
@@ -49,13 +53,16 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn new(
         status: StatusCode,
-        mut headers: HeaderMap,
+        mut fields: HeaderMap,
         body: Bytes,
         trailers: Option<HeaderMap>,
         terms: Terms,
         now: SystemTime,
     ) -> Self {
+        fields.remove(AGE);
+        let mut headers = HeaderMap::with_capacity(fields.len() + 1);
         headers.insert(AGE, HeaderValue::from_static("0"));
+        headers.extend(fields);
         Stored {
             status,
             last_modified: date::parse_field(&headers, LAST_MODIFIED, now),
@@ -97,12 +104,13 @@ impl Variant {
             list: self.list.clone(),
             rule: self.rule.clone(),
             selector: self.selector.clone(),
+            verbatim: None,
             response,
         }
     }
 
     fn own_weight(&self) -> usize {
-        size_of::<Self>() + self.selector.len() + 64 + self.response.weight()
+        size_of::<Self>() + 2 * self.selector.len() + 64 + self.response.weight()
     }
 }
 

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use larder_core::{KeyBuf, Peek};
+use larder_core::{KeyBuf, Moment, Peek};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::{Handling, Reason, RequestFacts, Reuse, cookies, request};
 use tower_service::Service;
@@ -82,7 +83,7 @@ impl Shared {
     ) -> Result<Response<ResponseBody<ResB>>, Onward> {
         let config = &self.config;
         let head = RequestHead::from(request);
-        let facts = RequestFacts::scan(&config.policy, head.headers());
+        let (facts, host) = RequestFacts::scan_with_host(&config.policy, head.headers());
         let only_if_cached =
             match request::handling(&config.policy, head.method(), facts, head.headers()) {
                 Handling::Lookup { only_if_cached } => only_if_cached,
@@ -96,23 +97,25 @@ impl Shared {
         if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
             return Err(Onward::Pass(Forward::Bypass, Reason::RequestContent));
         }
-        let mut key = KeyBuf::new(config.store.namespace());
-        if let Err(reason) = key::write_request(&mut key, config, head, facts) {
+        let mut key = KeyBuf::from(config.room.as_ref());
+        if let Err(reason) = key::write_request(&mut key, config, head, facts, host) {
             return Err(Onward::Pass(Forward::Bypass, reason));
         }
         let Ok(borrowed) = key.as_ref() else {
             return Err(Onward::Pass(Forward::Bypass, Reason::KeyTooLong));
         };
-        let asked = match config.store.peek(borrowed) {
+        // Read once, for the whole hit.
+        let now = config.store.clock().now();
+        let asked = match config.store.peek_at(borrowed, now) {
             Peek::Miss => Asked::Nothing,
             Peek::Ask => Asked::Unknown,
             Peek::Hit(entry) => match entry.downcast::<Page>() {
                 None => Asked::Unknown,
-                Some(page) => match self.answer(page, &entry, head, facts) {
+                Some(page) => match self.answer(page, &entry, now, head, facts) {
                     Ok(answer) => {
                         let wall = || config.store.clock().wall();
                         let mut response = answer.respond(head, facts, wall);
-                        verdict::hit(&config.status_name, response.headers_mut(), answer.ttl);
+                        verdict::hit(&config.status_name, response.headers_mut(), || answer.ttl());
                         return Ok(response);
                     }
                     Err(Reuse::Refuse(reason)) => {
@@ -130,6 +133,7 @@ impl Shared {
         &self,
         page: &'a Page,
         entry: &larder_core::Entry,
+        now: Moment,
         head: RequestHead<'_>,
         facts: RequestFacts,
     ) -> Result<Answer<'a>, Reuse> {
@@ -140,9 +144,7 @@ impl Shared {
             Err(reason @ Reason::AmbiguousCookie) => return Err(Reuse::Refuse(reason)),
             Err(reason) => return Err(Reuse::Fetch(reason)),
         }
-        let clock = self.config.store.clock();
-        let written = entry.times().map(|times| times.written);
-        let resident = written.map_or_else(Default::default, |at| clock.now().since(at));
+        let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
         self.judge(variant, resident, head, facts)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use larder_http_rules::cookies::{self, CookieValue};
 use larder_http_rules::vary::{self, Selected};
 use larder_http_rules::{CredentialRule, Policy, Reason};
@@ -45,23 +45,34 @@ impl List {
             .fold(None, |rule, name| Some(rule.unwrap_or_else(|| route.clone()).keyed_cookie(name)))
     }
 
-    /// Whether a request has the values of that selector, as far as that is seen without building the request's own:
-    /// true is certain, false is not. This is how hits on `Vary` are found.
-    pub(super) fn plainly_selects(
-        &self,
-        selector: &[u8],
-        policy: &Policy,
-        head: RequestHead<'_>,
-    ) -> bool {
+    /// The fields by which a request is told apart, as it sent them; `None` where cookies or computed values count too,
+    /// where a field came in several lines, and where they are long.
+    pub(super) fn verbatim(&self, headers: &HeaderMap) -> Option<Box<[Option<HeaderValue>]>> {
         if !self.cookies.is_empty() || !self.values.is_empty() {
-            return false;
+            return None;
         }
-        let mut rest = Some(selector);
-        // A selector that was hashed begins otherwise than any value does.
-        vary::select(policy, &self.headers, head.headers(), &mut |bytes| {
-            rest = rest.and_then(|rest| rest.strip_prefix(bytes));
-        });
-        rest.is_some_and(<[u8]>::is_empty)
+        let mut length = 0;
+        let one = |name| {
+            let mut lines = headers.get_all(name).iter();
+            let first = lines.next();
+            length += first.map_or(0, HeaderValue::len);
+            if lines.next().is_some() || length > 512 {
+                return None;
+            }
+            // Copied, since a value may hold on to the whole buffer of a connection.
+            first
+                .map(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
+                .map_or(Some(None), |copy| copy.map(Some))
+        };
+        self.headers.iter().map(one).collect()
+    }
+
+    /// Whether a request sends the same fields as the one that these are of.
+    pub(super) fn sends(&self, verbatim: &[Option<HeaderValue>], headers: &HeaderMap) -> bool {
+        self.headers.iter().zip(verbatim).all(|(name, value)| {
+            let mut lines = headers.get_all(name).iter();
+            lines.next() == value.as_ref() && lines.next().is_none()
+        })
     }
 
     /// A request's values. Equal selectors of one list mean requests that the list does not tell apart.

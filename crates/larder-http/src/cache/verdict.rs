@@ -79,9 +79,9 @@ impl Told {
 }
 
 /// Tells of a hit.
-pub(super) fn hit(name: &Option<Arc<str>>, headers: &mut HeaderMap, ttl: i64) {
-    tracing::trace!(target: "larder_http", ttl, "answered from the cache");
+pub(super) fn hit(name: &Option<Arc<str>>, headers: &mut HeaderMap, ttl: impl Fn() -> i64) {
+    tracing::trace!(target: "larder_http", ttl = ttl(), "answered from the cache");
     if let Some(name) = name {
-        CacheStatus::hit(name).ttl(ttl).append(headers);
+        CacheStatus::hit(name).ttl(ttl()).append(headers);
     }
 }

@@ -127,6 +127,7 @@ fn get_variant(head: &mut Bytes, body: &Bytes, route: &CredentialRule) -> Option
         rule: list.rule(route),
         list: Arc::new(list),
         selector: selector[..].into(),
+        verbatim: None,
         response: Stored::new(status, headers, body.clone(), trailers, terms, now),
     })
 }
@@ -250,6 +251,7 @@ mod tests {
             rule: list.rule(&CredentialRule::default()),
             list: list.clone(),
             selector: (*b"\x01selector").into(),
+            verbatim: None,
             response,
         };
         Page {

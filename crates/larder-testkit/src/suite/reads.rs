@@ -162,7 +162,7 @@ pub async fn hits_share_the_body<B: Backend>(h: &Harness<B>) {
     assert_eq!(first.as_ptr(), second.as_ptr(), "every look at an entry must share its body");
     if h.abilities().local {
         assert_eq!(first.as_ptr(), bytes.as_ptr(), "a local hit must not copy the body");
-        if let Peek::Hit(peeked) = h.backend().peek(key.as_ref()) {
+        if let Peek::Hit(peeked) = h.peek(&key) {
             let peeked = peeked.encoded().expect("it encodes").body;
             assert_eq!(peeked.as_ptr(), bytes.as_ptr(), "a peek must not copy the body");
         }
@@ -201,13 +201,13 @@ pub async fn peek_agrees_with_get<B: Backend>(h: &Harness<B>) {
     assert!(h.remove(&gone).await, "it was there");
     h.token(&filling, LONG).await;
     h.outlive(h.tick()).await;
-    match h.backend().peek(there.as_ref()) {
+    match h.peek(&there) {
         Peek::Hit(entry) => assert_eq!(body(&entry), "there", "a peek must show what is there"),
         Peek::Miss => panic!("a peek must not miss what is there"),
         Peek::Ask => assert!(!h.abilities().local, "a local backend must never say `Ask`"),
     }
     for (key, what) in [(gone, "removed"), (filling, "a marker"), (over, "expired")] {
-        match h.backend().peek(key.as_ref()) {
+        match h.peek(&key) {
             Peek::Hit(_) => panic!("a peek must not see what is {what}"),
             Peek::Miss => {}
             Peek::Ask => assert!(!h.abilities().local, "a local backend must never say `Ask`"),

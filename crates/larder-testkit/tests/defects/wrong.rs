@@ -541,7 +541,7 @@ impl Backend for Wrong {
         &self.clock
     }
 
-    fn peek(&self, key: KeyRef<'_>) -> Peek {
+    fn peek(&self, key: KeyRef<'_>, _: Moment) -> Peek {
         if self.is(D::PeekMisses) {
             return Peek::Miss;
         }

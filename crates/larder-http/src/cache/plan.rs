@@ -1,0 +1,183 @@
+//! Whether a response may be stored, and how: by its head, before its body came.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{self, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body::Body;
+use larder_core::Tag;
+use larder_http_rules::vary::Coding;
+use larder_http_rules::{Reason, RequestFacts, RouteRule, Stored as Storable, Times, storable};
+
+use super::layer::Shared;
+use super::variants::List;
+use crate::RequestHead;
+use crate::head::Snapshot;
+use crate::mark::{Caching, SessionMark, VaryBy, VaryInside, VaryOutside};
+
+/// How a response is to be stored.
+pub(super) struct Plan {
+    pub(super) storable: Storable,
+    pub(super) list: Arc<List>,
+    pub(super) selector: Box<[u8]>,
+    pub(super) verbatim: Option<Box<[Option<HeaderValue>]>>,
+    pub(super) tags: Vec<Tag>,
+    /// The handler gave tags that the route does not have.
+    pub(super) own_tags: bool,
+    pub(super) length: Option<u64>,
+    /// The mark of a session layer inside, which may be touched until the body ends.
+    pub(super) session: Option<SessionMark>,
+}
+
+/// Whether a response could be stored, by its head.
+pub(super) fn may_store<B>(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    facts: RequestFacts,
+    response: &Response<B>,
+) -> Result<(), Reason>
+where
+    B: Body,
+{
+    let wall = shared.config.store.clock().wall();
+    plan(shared, snapshot, facts, response, wall).map(drop)
+}
+
+/// How a response is to be stored, or why not.
+pub(super) fn plan<B: Body>(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    facts: RequestFacts,
+    response: &Response<B>,
+    sent: SystemTime,
+) -> Result<Plan, Reason> {
+    let config = &shared.config;
+    let head = RequestHead::from(snapshot);
+    let extensions = response.extensions();
+    let hints = extensions.get::<Caching>();
+    if hints.is_some_and(|hints| hints.never) {
+        return Err(Reason::HandlerDeclined);
+    }
+    if session_touched(snapshot, extensions.get()) {
+        return Err(Reason::SessionTouched);
+    }
+    let mut list = config.base.clone();
+    if let Some(outside) = head.extensions().get::<VaryOutside>() {
+        for by in &outside.0 {
+            list.headers.extend(by.headers.iter().cloned());
+            let values: Vec<_> = by.values.iter().map(|input| (input.compute)(head)).collect();
+            learn(shared, by, &values, head, &mut list)?;
+        }
+    }
+    if let Some(inside) = extensions.get::<VaryInside>() {
+        for (by, values) in &inside.0 {
+            learn(shared, by, values, head, &mut list)?;
+        }
+    }
+    list.normalise();
+
+    let mut route = RouteRule { ..config.route.clone() };
+    if let Some(ttl) = hints.and_then(|hints| hints.ttl) {
+        route.ttl = Some(ttl);
+    }
+    if let Some(rule) = list.rule(&route.credentials) {
+        route.credentials = rule;
+    }
+    let mut view = shared.view(head, facts, None);
+    view.credentials = larder_http_rules::credentials::assess(
+        &config.policy,
+        &route.credentials,
+        facts,
+        head.headers(),
+    );
+    let times = Times { request: sent, response: config.store.clock().wall() };
+    let storable =
+        storable(&config.policy, &route, &view, response.status(), response.headers(), times)?;
+    if storable.terms.no_cache {
+        // Validating with the handler is not here yet, so it could never be used.
+        return Err(Reason::NoCache);
+    }
+    if storable.terms.usable_for().is_zero() {
+        return Err(Reason::ZeroLifetime);
+    }
+    list.headers.extend(storable.vary.iter().cloned());
+    if response.headers().contains_key(CONTENT_ENCODING) {
+        // Whoever cannot decode it must not get it, also where the handler forgot to say so.
+        if !codings_known(response.headers()) {
+            return Err(Reason::ContentCodingUnkeyed);
+        }
+        list.headers.push(header::ACCEPT_ENCODING);
+    }
+    list.normalise();
+    let selector = list.select(&config.policy, head, &shared.computed)?;
+
+    let bytes: usize = response.headers().iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if bytes > config.max_head {
+        return Err(Reason::HeadTooLarge);
+    }
+    let length = content_length(response.headers());
+    let least = response.body().size_hint().lower().max(length.unwrap_or(0));
+    if least > config.max_body {
+        return Err(Reason::BodyTooLarge);
+    }
+    let mut tags = config.tags.clone();
+    for tag in hints.iter().flat_map(|hints| &hints.tags) {
+        tags.push(Tag::new(tag).map_err(|_| Reason::InvalidTag)?);
+    }
+    let own_tags = tags.iter().any(|tag| !config.tags.contains(tag));
+    tags.sort_unstable();
+    tags.dedup();
+    Ok(Plan {
+        storable,
+        verbatim: list.verbatim(head.headers()),
+        list: Arc::new(list),
+        selector: selector[..].into(),
+        tags,
+        own_tags,
+        length,
+        session: extensions.get().cloned(),
+    })
+}
+
+// Takes in what a VaryLayer told. Its computed values must be the same here as where they were computed, or requests
+// would be told apart by something that a look-up cannot see.
+fn learn(
+    shared: &Shared,
+    by: &VaryBy,
+    values: &[Option<String>],
+    head: RequestHead<'_>,
+    list: &mut List,
+) -> Result<(), Reason> {
+    list.cookies.extend(by.cookies.iter().cloned());
+    for (input, value) in by.values.iter().zip(values) {
+        if !shared.computed.learn(input) {
+            return Err(Reason::VaryConflict);
+        }
+        if (input.compute)(head) != *value {
+            tracing::warn!(target: "larder_http", "{}", Reason::VaryMisplaced);
+            return Err(Reason::VaryMisplaced);
+        }
+        list.values.push(input.name.clone());
+    }
+    Ok(())
+}
+
+/// Whether a session layer, outside or inside, says that its session was used.
+pub(super) fn session_touched(snapshot: &Snapshot, response: Option<&SessionMark>) -> bool {
+    let outside = RequestHead::from(snapshot).extensions().get::<SessionMark>();
+    [outside, response].into_iter().flatten().any(SessionMark::is_touched)
+}
+
+// Whether selectors tell apart who takes the response's codings.
+fn codings_known(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CONTENT_ENCODING).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .all(|coding| coding.is_empty() || Coding::of(coding).is_some())
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,299 @@
+//! Puts: encoding, sending, and learning what became of them.
+
+use bytes::Bytes;
+use larder_core::envelope::{self, KeyOf, TimeBase};
+use larder_core::{Error, ErrorKind, Key, Outcome, Put, Result, Revision, Times, When};
+use redis::{Value, cmd};
+use tokio::time::Instant;
+
+use crate::generation::Names;
+use crate::reply::{ambiguous, copy, garbled, out_of_memory, unexpected};
+use crate::request::{Again, Failure, Request};
+use crate::store::{BATCH, Inner, Look, lifetime};
+use crate::{NAME, scripts};
+
+// Values in one batch of writes, about.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+// One put, ready to be sent.
+struct Write {
+    key: Key,
+    when: When,
+    // What the condition compares with what is there.
+    compared: Bytes,
+    value: Bytes,
+    // For the commands and scripts: milliseconds, nothing for ever, `0` to remove.
+    lifetime: String,
+    // `NONE` when it cannot be recognised by it.
+    revision: Revision,
+    // What the caller is told when the write, which is a removal then, took place.
+    failed: Option<Error>,
+}
+
+impl Write {
+    fn removes(&self) -> bool {
+        self.lifetime == "0"
+    }
+
+    // A value that is too large removes what was there; one that cannot be encoded changes nothing.
+    fn fail(&mut self, error: Error) {
+        if error.kind() == ErrorKind::TooLarge {
+            self.lifetime = "0".into();
+        }
+        self.failed = Some(error);
+    }
+
+    fn early(&self) -> Option<Result<Outcome>> {
+        let failed = self.failed.as_ref().filter(|_| !self.removes())?;
+        Some(Err(copy(failed)))
+    }
+
+    fn add_to(&self, request: &mut Request, names: &Names) {
+        let name = names.of(&self.key);
+        let condition = match self.when {
+            When::Always => {
+                let mut command = cmd(if self.removes() { "UNLINK" } else { "SET" });
+                command.arg(name);
+                if !self.removes() {
+                    command.arg(&self.value[..]);
+                    if !self.lifetime.is_empty() {
+                        command.arg("PX").arg(&self.lifetime);
+                    }
+                }
+                return request.command(command);
+            }
+            When::Absent => "absent",
+            When::Present => "present",
+            When::Revision(_) => "revision",
+            When::Token(_) => "marker",
+        };
+        let with = &self.compared[..];
+        let arguments = [condition.as_bytes(), with, &self.value, self.lifetime.as_bytes()];
+        request.script(&scripts::PUT, &[name], arguments);
+    }
+}
+
+impl Inner {
+    pub(crate) async fn write(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let deadline = self.deadline();
+            let base = self.base(deadline).await?;
+            let mut bytes = 0;
+            let mut writes = Vec::new();
+            while bytes < BATCH_BYTES && writes.len() < BATCH {
+                let Some(item) = items.next() else { break };
+                let write = self.write_of(item, &base);
+                bytes += write.value.len();
+                writes.push(write);
+            }
+            outcomes.extend(self.write_batch(&writes, deadline, &base).await?);
+        }
+        Ok(outcomes)
+    }
+
+    fn write_of(&self, item: Put, base: &TimeBase) -> Write {
+        let Put { key, entry, ttl, when } = item;
+        let ttl = ttl.resolve(self.default_ttl);
+        let compared = match when {
+            When::Always | When::Absent | When::Present => Bytes::new(),
+            When::Revision(revision) => Bytes::copy_from_slice(&revision.to_bytes()),
+            When::Token(token) => self.marker_start(token, base),
+        };
+        let mut write = Write {
+            compared,
+            revision: entry.revision(),
+            value: Bytes::new(),
+            lifetime: lifetime(ttl),
+            failed: None,
+            key,
+            when,
+        };
+        if write.removes() {
+            return write;
+        }
+        let times = Times::starting(self.clock.now(), ttl, entry.freshness());
+        let value = match envelope::plain_counter(&entry) {
+            Some(text) => {
+                write.revision = Revision::NONE;
+                Ok(text)
+            }
+            None => self.envelope.encode(write.key.as_ref(), &entry.with_times(times), base),
+        };
+        match value {
+            Ok(value) if value.len() as u64 <= self.max_value_bytes => write.value = value,
+            Ok(_) => {
+                let words = "the value is larger than max_value_bytes; raise it or store less";
+                write.fail(Error::new(ErrorKind::TooLarge, words).with_backend(NAME));
+            }
+            Err(error) => write.fail(error),
+        }
+        write
+    }
+
+    async fn write_batch(
+        &self,
+        writes: &[Write],
+        deadline: Instant,
+        base: &TimeBase,
+    ) -> Result<Vec<Result<Outcome>>> {
+        let mut outcomes: Vec<Option<Result<Outcome>>> = writes.iter().map(Write::early).collect();
+        let sent: Vec<usize> =
+            (0..writes.len()).filter(|index| outcomes[*index].is_none()).collect();
+        if !sent.is_empty() {
+            let namespaces = sent.iter().map(|index| writes[*index].key.namespace());
+            let done = self
+                .run(namespaces, Again::No, deadline, |names, request| {
+                    for index in &sent {
+                        writes[*index].add_to(request, names);
+                    }
+                })
+                .await;
+            let (names, replies) = match done {
+                Ok(done) => done,
+                Err(failure) if failure.sent => {
+                    let lost: Vec<&Write> = sent.iter().map(|index| &writes[*index]).collect();
+                    let outcomes_of_lost = self.learn(&lost, failure).await?;
+                    for (index, outcome) in sent.iter().zip(outcomes_of_lost) {
+                        outcomes[*index] = Some(outcome);
+                    }
+                    return Ok(outcomes.into_iter().flatten().collect());
+                }
+                Err(failure) => return Err(failure.error),
+            };
+            self.drop_strays(&names, sent.iter().map(|index| &writes[*index].key), deadline).await;
+            for (index, reply) in sent.iter().zip(replies) {
+                let outcome = self.settle(&writes[*index], reply, &names, base, deadline).await;
+                outcomes[*index] = Some(outcome);
+            }
+        }
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(garbled()))).collect())
+    }
+
+    // The outcome of one write from its reply.
+    async fn settle(
+        &self,
+        write: &Write,
+        reply: Value,
+        names: &Names,
+        base: &TimeBase,
+        deadline: Instant,
+    ) -> Result<Outcome> {
+        let outcome = match reply {
+            Value::Okay | Value::Int(1) => Outcome::Stored,
+            // `UNLINK` counts, scripts say 0 for "the condition does not hold".
+            Value::Int(_) if write.when == When::Always => Outcome::Stored,
+            Value::Int(0) => Outcome::Refused,
+            Value::BulkString(start) => {
+                let start = Bytes::from(start);
+                if self.is_record(&write.key, &start, base) {
+                    return Ok(Outcome::Refused);
+                }
+                let (value, life) = (&write.value, &write.lifetime);
+                match self.replace(&write.key, names, &start, value, life, deadline).await? {
+                    true => Outcome::Stored,
+                    // Somebody else was quicker.
+                    false => Outcome::Refused,
+                }
+            }
+            full if out_of_memory(&full) => {
+                self.drop_old(write, names, deadline).await;
+                return Err(unexpected(&full));
+            }
+            other => return Err(unexpected(&other)),
+        };
+        match (&write.failed, outcome) {
+            (Some(failed), Outcome::Stored) => Err(copy(failed)),
+            (_, outcome) => Ok(outcome),
+        }
+    }
+
+    // Whether bytes, perhaps only the first ones, are an entry of a key. Damage is absent.
+    fn is_record(&self, key: &Key, start: &Bytes, base: &TimeBase) -> bool {
+        if start.len() < scripts::EVIDENCE {
+            return matches!(self.look(key, start.clone(), base), Look::Entry(_));
+        }
+        match envelope::key_of(start) {
+            Ok(KeyOf::Whole(found)) => found == *key,
+            Ok(KeyOf::Needs(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    // The server had no room for the new value: the old one must not outlive it. Best effort, since it is the caller
+    // who learns that the write failed.
+    async fn drop_old(&self, write: &Write, names: &Names, deadline: Instant) {
+        let mut request = Request::new(Again::Yes);
+        let removal = Write {
+            key: write.key.clone(),
+            when: write.when,
+            compared: write.compared.clone(),
+            value: Bytes::new(),
+            lifetime: "0".into(),
+            revision: write.revision,
+            failed: None,
+        };
+        removal.add_to(&mut request, names);
+        let _ = self.client.exchange(&request, deadline).await;
+    }
+
+    // What was stored under names of the past while the namespace was cleared would stay if it has no lifetime.
+    pub(crate) async fn drop_strays<'a>(
+        &self,
+        names: &Names,
+        keys: impl IntoIterator<Item = &'a Key>,
+        deadline: Instant,
+    ) {
+        let strays: Vec<String> = keys.into_iter().flat_map(|key| names.earlier_of(key)).collect();
+        if strays.is_empty() {
+            return;
+        }
+        let mut unlink = cmd("UNLINK");
+        for stray in strays {
+            unlink.arg(stray);
+        }
+        let mut request = Request::new(Again::Yes);
+        request.command(unlink);
+        let _ = self.client.exchange(&request, deadline).await;
+    }
+
+    // What became of writes whose replies were lost: a revision of ours on the server tells that it was stored.
+    async fn learn(&self, lost: &[&Write], failure: Failure) -> Result<Vec<Result<Outcome>>> {
+        let conditional = lost.iter().any(|write| write.when != When::Always);
+        if failure.late && !conditional {
+            return Err(failure.error);
+        }
+        let found = self
+            .run(
+                lost.iter().map(|write| write.key.namespace()),
+                Again::Yes,
+                self.deadline(),
+                |names, request| {
+                    for write in lost {
+                        let mut get = cmd("GETRANGE");
+                        get.arg(names.of(&write.key)).arg(0).arg(63);
+                        request.command(get);
+                    }
+                },
+            )
+            .await;
+        let mut found = found.map(|(_, replies)| replies).unwrap_or_default();
+        found.resize(lost.len(), Value::Nil);
+        let outcome = |(write, value): (&&Write, &Value)| {
+            let revision = match value {
+                Value::BulkString(start) if start.starts_with(envelope::MAGIC) => start.get(48..64),
+                _ => None,
+            };
+            let mine = !write.removes() && write.revision != Revision::NONE;
+            if mine && revision == Some(&write.revision.to_bytes()) {
+                return Ok(Outcome::Stored);
+            }
+            if write.when == When::Always {
+                return Err(copy(&failure.error));
+            }
+            Err(ambiguous())
+        };
+        Ok(lost.iter().zip(&found).map(outcome).collect())
+    }
+}
