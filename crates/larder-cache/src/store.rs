@@ -122,12 +122,44 @@ impl Core {
             }
         }
         if !unknown.is_empty() {
-            let marks = self.backend.marks_erased(namespace, &unknown).await?;
-            if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
+            // Boxed, since every read's future would else have room for it.
+            let covered = Box::pin(self.cover(namespace, unknown, entry.built_at())).await?;
+            if !covered {
                 return Ok(Lookup::Invalidated(entry.revision()));
             }
         }
         Ok(Lookup::Hit(entry))
+    }
+
+    // Whether an entry that was built then is valid for these tags, as the store has them. Reading their records is
+    // cheap; `marks`, which also makes those that are missing or of a lost epoch, is only for the first time.
+    async fn cover(
+        &self,
+        namespace: &Namespace,
+        tags: Vec<Tag>,
+        built_at: Sequence,
+    ) -> Result<bool> {
+        let sequence = Key::sequence(namespace);
+        let records = std::iter::once(sequence.clone())
+            .chain(tags.iter().map(|tag| Key::tag(namespace, tag)))
+            .collect::<Vec<_>>();
+        let found = self.backend.get_erased(&sequence, &records).await?.counters;
+        let mut numbers = found.into_iter().map(|record| {
+            record.and_then(Sequence::from_i64).filter(|number| number.same_epoch(built_at))
+        });
+        let known = numbers.next().flatten().is_some();
+        let (mut missing, mut covers) = (Vec::new(), true);
+        for (tag, number) in tags.into_iter().zip(numbers) {
+            match number.filter(|_| known) {
+                Some(number) => covers &= built_at.covers(Some(number)),
+                None => missing.push(tag),
+            }
+        }
+        if covers && !missing.is_empty() {
+            let marks = self.backend.marks_erased(namespace, &missing).await?;
+            covers = marks.tags.iter().all(|mark| built_at.covers(Some(*mark)));
+        }
+        Ok(covers)
     }
 }
 

@@ -41,12 +41,13 @@ async fn serve(options: &Options) -> Result<(), String> {
     let database = open(path)?;
     let count = database.count().await.map_err(|problem| problem.to_string())?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let (stopping, giving_up) = (stop()?, stop()?);
     println!("{count} products in {}, cache: {}", path.display(), options.cache_name());
     println!("Listening on http://{address}  (Ctrl-C stops)\n\n{}", examples(address));
 
-    let serving = serve_app(listener, app(Shop::new(database, cache)), stop());
+    let serving = serve_app(listener, app(Shop::new(database, cache)), stopping);
     let late = async {
-        stop().await;
+        giving_up.await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
@@ -110,29 +111,26 @@ The last one drops what shows product 9999, and nothing else. A home page is at 
     )
 }
 
-// Ctrl-C, or what a supervisor sends.
-async fn stop() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = interrupt => {}
-        () = terminated() => {}
-    }
-}
-
+// Begins to listen for Ctrl-C and for what a supervisor sends; from here on they do not kill any more.
 #[cfg(unix)]
-async fn terminated() {
+fn stop() -> Result<impl Future<Output = ()> + Send + 'static, String> {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
-    }
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for Ctrl-C: {error}"));
+    let mut interrupted = listen(SignalKind::interrupt())?;
+    let mut terminated = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    })
 }
 
 #[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
+fn stop() -> Result<impl Future<Output = ()> + Send + 'static, String> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }
