@@ -1,22 +1,18 @@
 //! The handle that users hold.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{
-    Backend, Counter, Error, ErrorKind, Key, Namespace, Outcome, Peek, Put, Remaining, Result,
-    Sequence, Tag, Ttl, When,
+    Backend, Counter, Entry, Error, ErrorKind, Key, Moment, Namespace, Outcome, Peek, Remaining,
+    Result, Sequence, Tag, Ttl, When,
 };
 
-use crate::compute::Computing;
 use crate::key::{self, CacheKey};
 use crate::store::{Core, Lookup, Store};
 use crate::value::{from_entry, to_entry};
-use crate::{Codec, Failure, Options, Value};
+use crate::{Codec, Options, Value};
 
 /// A cache: typed values in one namespace of a store. A clone is one reference count and the same cache.
 ///
@@ -71,6 +67,19 @@ struct Inner {
     store: Store,
     codec: Codec,
     strict: bool,
+}
+
+/// What [`Cache::lookup`] found.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// A value that is fresh.
+    Fresh(Arc<T>),
+    /// A value beyond its lifetime, kept by [`Options::stale_for`].
+    Stale(Arc<T>),
+    /// Something that was invalidated by a tag, or does not decode as `T`.
+    Unusable,
+    /// Nothing.
+    Missing,
 }
 
 /// Configures a [`Cache`] over a backend.
@@ -201,12 +210,16 @@ impl Cache {
         &self.0.store
     }
 
-    fn key<K: CacheKey + ?Sized>(&self, key: &K) -> Result<Key> {
+    pub(crate) fn codec(&self) -> Codec {
+        self.0.codec
+    }
+
+    pub(crate) fn key<K: CacheKey + ?Sized>(&self, key: &K) -> Result<Key> {
         key::key(self.0.store.namespace(), key)
     }
 
     // An outage is `fallback`, unless the handle is strict. What is wrong with the call itself is always told.
-    fn open<T>(&self, result: Result<T>, fallback: impl FnOnce() -> T) -> Result<T> {
+    pub(crate) fn open<T>(&self, result: Result<T>, fallback: impl FnOnce() -> T) -> Result<T> {
         match result {
             Err(error) if !self.0.strict && !is_callers(&error) => {
                 tracing::debug!(
@@ -230,23 +243,55 @@ impl Cache {
     pub async fn get<T: Value>(&self, key: impl CacheKey) -> Result<Option<Arc<T>>> {
         let buf = key::buf(self.0.store.namespace(), &key);
         let borrowed = buf.as_ref()?;
-        let entry = match self.0.store.peek(borrowed) {
-            Peek::Hit(entry) => Some(entry),
-            Peek::Miss => None,
+        let now = self.0.store.clock().now();
+        let entry = match self.0.store.peek_at(borrowed, now) {
+            Peek::Hit(entry) => entry,
+            Peek::Miss => return Ok(None),
             Peek::Ask => {
                 let key = borrowed.to_key();
                 match self.open(self.0.store.lookup(&key, &[]).await, || Lookup::Miss)? {
-                    Lookup::Hit(entry) => Some(entry),
-                    Lookup::Invalidated(_) | Lookup::Miss => None,
+                    Lookup::Hit(entry) => entry,
+                    Lookup::Invalidated(_) | Lookup::Miss => return Ok(None),
                 }
             }
         };
-        let Some(entry) = entry else { return Ok(None) };
-        let value = from_entry(&entry);
-        if value.is_none() {
-            tracing::warn!("a cached value does not decode as the type it is read as");
-        }
-        Ok(value)
+        Ok(self.fresh(&entry, now).then(|| read(&entry)).flatten())
+    }
+
+    /// Reads a value, stale or not, and tells what it is: for those who want to know why there is none.
+    ///
+    /// ```
+    /// use larder_cache::{Cache, Found};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::memory();
+    /// assert!(matches!(cache.lookup::<String>("greeting").await?, Found::Missing));
+    /// cache.set("greeting", "hello".to_owned()).await?;
+    /// assert!(matches!(cache.lookup::<String>("greeting").await?, Found::Fresh(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be used; see also [the table](Cache#when-the-store-fails).
+    pub async fn lookup<T: Value>(&self, key: impl CacheKey) -> Result<Found<T>> {
+        let key = self.key(&key)?;
+        let entry = match self.open(self.0.store.lookup(&key, &[]).await, || Lookup::Miss)? {
+            Lookup::Hit(entry) => entry,
+            Lookup::Invalidated(_) => return Ok(Found::Unusable),
+            Lookup::Miss => return Ok(Found::Missing),
+        };
+        let fresh = self.fresh(&entry, self.0.store.clock().now());
+        Ok(match read(&entry) {
+            Some(value) if fresh => Found::Fresh(value),
+            Some(value) => Found::Stale(value),
+            None => Found::Unusable,
+        })
+    }
+
+    // Stale values are for computing alone.
+    pub(crate) fn fresh(&self, entry: &Entry, now: Moment) -> bool {
+        entry.times().is_none_or(|times| times.fresh(now))
     }
 
     /// Reads a value together with the records of the tags that it is known to carry: one round trip where
@@ -272,7 +317,8 @@ impl Cache {
                 }
             }
         };
-        Ok(from_entry(&entry))
+        let fresh = self.fresh(&entry, self.0.store.clock().now());
+        Ok(fresh.then(|| read(&entry)).flatten())
     }
 
     /// Stores a value for the default lifetime.
@@ -318,6 +364,14 @@ impl Cache {
         Ok(outcome == Outcome::Stored)
     }
 
+    // An entry for a value, and for how long it is kept.
+    pub(crate) fn entry<T: Value>(&self, value: Arc<T>, options: &Options) -> Result<(Entry, Ttl)> {
+        let abilities = self.0.store.abilities();
+        let (ttl, fresh) = options.kept(options.ttl, abilities.default_ttl);
+        let entry = to_entry(value, self.0.codec, abilities.local)?;
+        Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
+    }
+
     async fn write<T: Value>(
         &self,
         key: &Key,
@@ -326,14 +380,14 @@ impl Cache {
         when: When,
     ) -> Result<Outcome> {
         let store = &self.0.store;
-        let mut entry = to_entry(value, self.0.codec, store.abilities().local)?;
+        let (mut entry, ttl) = self.entry(value, options)?;
         let tags = options.checked_tags()?;
         if !tags.is_empty() {
             let marks = store.marks(&tags).await?;
             entry = entry.with_tags(tags).with_built_at(marks.sequence);
         }
         store.detach(key);
-        let outcome = store.put(key, entry, options.ttl, when).await;
+        let outcome = store.put(key, entry, ttl, when).await;
         store.detach(key);
         outcome
     }
@@ -400,86 +454,6 @@ impl Cache {
         sum.ok_or_else(|| Error::new(ErrorKind::Other, "the store did not create the counter"))
     }
 
-    /// Reads many values in one round trip: those found, under the keys given.
-    ///
-    /// # Errors
-    ///
-    /// When a key cannot be used; see also [the table](Cache#when-the-store-fails).
-    pub async fn get_many<T: Value, K: CacheKey + Eq + Hash>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-    ) -> Result<HashMap<K, Arc<T>>> {
-        let names: Vec<K> = keys.into_iter().collect();
-        let keys = names.iter().map(|name| self.key(name)).collect::<Result<Vec<_>>>()?;
-        let entries = self.open(self.0.store.lookup_many(&keys).await, Vec::new)?;
-        let values = entries.into_iter().map(|entry| from_entry(&entry?));
-        Ok(names.into_iter().zip(values).filter_map(|(name, v)| Some((name, v?))).collect())
-    }
-
-    /// Stores many values in one round trip; the keys of those that were not stored.
-    ///
-    /// # Errors
-    ///
-    /// When a key cannot be used or a value cannot be serialized; nothing is stored then. See also
-    /// [the table](Cache#when-the-store-fails).
-    pub async fn set_many<T: Value, K: CacheKey>(
-        &self,
-        items: impl IntoIterator<Item = (K, T)>,
-        options: Options,
-    ) -> Result<Vec<K>> {
-        let store = &self.0.store;
-        let tags = options.checked_tags()?;
-        let (mut names, mut puts) = (Vec::new(), Vec::new());
-        for (name, value) in items {
-            let entry = to_entry(Arc::new(value), self.0.codec, store.abilities().local)?;
-            let key = self.key(&name)?;
-            puts.push(Put { key, entry, ttl: options.ttl, when: When::Always });
-            names.push(name);
-        }
-        if names.is_empty() {
-            return Ok(names);
-        }
-        if !tags.is_empty() {
-            let sequence = match store.marks(&tags).await {
-                Ok(marks) => marks.sequence,
-                // Stored without its tags' numbers a value could never be invalidated.
-                Err(error) => return self.open(Err(error), || names),
-            };
-            for put in &mut puts {
-                let entry = put.entry.clone().with_tags(tags.iter().cloned());
-                put.entry = entry.with_built_at(sequence);
-            }
-        }
-        let keys: Vec<Key> = puts.iter().map(|put| put.key.clone()).collect();
-        keys.iter().for_each(|key| store.detach(key));
-        let outcomes = store.put_many(puts).await;
-        keys.iter().for_each(|key| store.detach(key));
-        match outcomes {
-            Ok(outcomes) => {
-                let failed = names
-                    .into_iter()
-                    .zip(outcomes)
-                    .filter(|(_, outcome)| !matches!(outcome, Ok(Outcome::Stored)));
-                Ok(failed.map(|(name, _)| name).collect())
-            }
-            Err(error) => self.open(Err(error), || names),
-        }
-    }
-
-    /// Removes many values in one round trip; how many there were.
-    ///
-    /// # Errors
-    ///
-    /// When the removal was not confirmed. The keys then read as empty on this node until it is.
-    pub async fn delete_many<K: CacheKey>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
-        let keys = keys.into_iter().map(|key| self.key(&key)).collect::<Result<Vec<_>>>()?;
-        let store = &self.0.store;
-        keys.iter().for_each(|key| store.detach(key));
-        let removed = store.remove_many(&keys).await;
-        keys.iter().for_each(|key| store.detach(key));
-        removed
-    }
-
     /// Whether there is a value that may be used.
     ///
     /// # Errors
@@ -487,17 +461,19 @@ impl Cache {
     /// When the key cannot be used; see also [the table](Cache#when-the-store-fails).
     pub async fn contains(&self, key: impl CacheKey) -> Result<bool> {
         let key = self.key(&key)?;
-        match self.0.store.peek(key.as_ref()) {
-            Peek::Hit(_) => Ok(true),
+        let now = self.0.store.clock().now();
+        match self.0.store.peek_at(key.as_ref(), now) {
+            Peek::Hit(entry) => Ok(self.fresh(&entry, now)),
             Peek::Miss => Ok(false),
             Peek::Ask => {
                 let found = self.open(self.0.store.lookup(&key, &[]).await, || Lookup::Miss)?;
-                Ok(matches!(found, Lookup::Hit(_)))
+                Ok(matches!(found, Lookup::Hit(entry) if self.fresh(&entry, now)))
             }
         }
     }
 
-    /// What is left of a value's lifetime: absent, for ever, or so long. Tags are not looked at.
+    /// What is left until a value is gone: absent, for ever, or so long, the time included for which it is kept as a
+    /// [stale](Options::stale_for) one. Tags are not looked at.
     ///
     /// # Errors
     ///
@@ -547,49 +523,14 @@ impl Cache {
     pub async fn invalidate_key(&self, key: impl CacheKey) -> Result<()> {
         self.delete(key).await.map(drop)
     }
+}
 
-    /// Reads a value, or computes and stores it.
-    ///
-    /// Callers of one key on one node share one computation. It runs in a task of its own: a caller that goes away
-    /// harms nobody, and when all have left it still completes and is stored. What is set, deleted or invalidated
-    /// while it runs is never overwritten or brought back by it: its callers get the value, and it is not stored. An
-    /// error is given to every caller and nothing is stored; so is a panic, as a [`Failure`].
-    ///
-    /// A caller waits at most [`Options::wait`] for somebody else's computation, then it computes for itself.
-    ///
-    /// # Errors
-    ///
-    /// The computation's own error, its panic or its [deadline](Options::deadline); a key or tag that cannot be used;
-    /// a value that cannot be serialized. Never an outage of the store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future leaves the computation running.
-    ///
-    /// # Panics
-    ///
-    /// Outside a Tokio runtime.
-    pub async fn get_or_compute<T, E, F, Fut>(
-        &self,
-        key: impl CacheKey,
-        options: Options,
-        compute: F,
-    ) -> Result<Arc<T>, Failure>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let key = self.key(&key)?;
-        // The usual case: a hit in memory, for which no computing needs to be set up.
-        if let Peek::Hit(entry) = self.0.store.peek(key.as_ref())
-            && let Some(value) = from_entry(&entry)
-        {
-            return Ok(value);
-        }
-        Computing { store: &self.0.store, codec: self.0.codec, options }.run(key, compute).await
+fn read<T: Value>(entry: &Entry) -> Option<Arc<T>> {
+    let value = from_entry(entry);
+    if value.is_none() {
+        tracing::warn!("a cached value does not decode as the type it is read as");
     }
+    value
 }
 
 // Wrong with the call rather than with the store.

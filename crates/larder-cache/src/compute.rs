@@ -1,61 +1,97 @@
-//! `get_or_compute`: one computation, stored only where nothing was invalidated meanwhile.
+//! `get_or_compute`: a fresh value, or one computation for all who ask, or the stale value that bridges its failure.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use larder_core::{Begin, Entry, Key, Outcome, Peek, Revision, Sequence, Tag, Token, When};
+use larder_core::{Entry, Key, Peek, Revision, Tag};
+use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::flight::{Joined, Landed, Pilot};
+use crate::fill::Fill;
+use crate::flight::{Joined, Landed, Passenger};
 use crate::store::Lookup;
-use crate::value::{from_entry, to_entry};
-use crate::{Codec, Failure, Options, Store, Value};
-
-type Shared<T> = Result<Arc<T>, Failure>;
+use crate::value::from_entry;
+use crate::{Codec, Computed, Failure, Options, Store, Value};
 
 /// One call of `get_or_compute`.
 pub(crate) struct Computing<'a> {
     pub(crate) store: &'a Store,
     pub(crate) codec: Codec,
     pub(crate) options: Options,
+    /// The computation may choose tags of its own.
+    pub(crate) decides: bool,
 }
 
-// How long a fill marker lives without being renewed.
-const HOLD: Duration = Duration::from_secs(6);
+/// What is stored for a key.
+enum Seen<T> {
+    Fresh(Previous<T>),
+    /// Usable if nothing better can be had.
+    Stale(Previous<T>),
+    /// Nothing, or an entry of that revision that must not be used.
+    Unusable(Option<Revision>),
+}
+
+/// A value that is there already.
+pub(crate) struct Previous<T> {
+    pub(crate) entry: Entry,
+    pub(crate) value: Arc<T>,
+}
+
+// A derived one would ask for `T: Clone`.
+impl<T> Clone for Previous<T> {
+    fn clone(&self) -> Self {
+        Previous { entry: self.entry.clone(), value: self.value.clone() }
+    }
+}
+
+/// What a caller does when it has waited long enough.
+enum Otherwise {
+    /// Takes the stale value.
+    Stale,
+    /// Gives up.
+    Fail,
+    /// Computes for itself.
+    Alone,
+}
 
 // A fill that was voided is tried anew by those who came later; after so many the caller computes for itself.
 const ROUNDS: usize = 3;
 
 impl Computing<'_> {
-    pub(crate) async fn run<T, E, F, Fut>(self, key: Key, compute: F) -> Shared<T>
+    pub(crate) async fn run<T, E, F, Fut>(self, key: Key, compute: F) -> Result<Arc<T>, Failure>
     where
         T: Value,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        F: FnOnce(Option<Arc<T>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
     {
         let tags = self.options.checked_tags()?;
-        let deadline = self.options.deadline;
+        let started = Instant::now();
         let mut compute = Some(compute);
+        let mut stale = None;
         for _ in 0..ROUNDS {
-            let replaced = match self.look::<T>(&key, &tags).await {
-                Ok(value) => return Ok(value),
-                Err(replaced) => replaced,
-            };
+            let seen = self.look::<T>(&key, &tags).await;
+            if let Seen::Fresh(fresh) = &seen
+                && !self.refreshes(&fresh.entry)
+            {
+                return Ok(fresh.value.clone());
+            }
             let (passenger, own) = match self.store.join(&key, &key, &tags) {
                 Joined::Passenger(passenger) => (passenger, false),
                 Joined::Pilot(pilot, passenger) => {
                     let Some(compute) = compute.take() else { break };
+                    let (previous, replaced) = seen.parts();
                     let fill = Fill {
                         store: self.store.clone(),
                         key: key.clone(),
                         tags: tags.clone(),
                         codec: self.codec,
                         options: self.options.clone(),
+                        decides: self.decides,
+                        previous,
                         replaced,
                     };
                     // In a task of its own: whoever goes away harms nobody.
@@ -64,44 +100,106 @@ impl Computing<'_> {
                     (passenger, true)
                 }
             };
-            let landed = if own {
-                passenger.arrive().await
-            } else {
-                match tokio::time::timeout(self.options.wait, passenger.arrive()).await {
-                    Ok(landed) => landed,
-                    // Too long: on one's own, and unstored.
-                    Err(_) => break,
-                }
+            stale = match seen {
+                // Computed anew in the background.
+                Seen::Fresh(fresh) => return Ok(fresh.value),
+                Seen::Stale(previous) => Some(previous.value),
+                Seen::Unusable(_) => None,
             };
-            match landed {
-                Some(landed) if own || landed.shared => return unpack(landed),
-                None if own => return Err(Failure::lost()),
-                _ => {}
+            match self.wait(passenger, own, stale.is_some(), started).await {
+                Ok(Some(landed)) if own || landed.shared => return unpack(landed),
+                Ok(None) if own => return stale.ok_or_else(Failure::lost),
+                Ok(_) => {}
+                Err(Otherwise::Stale) => return stale.ok_or_else(Failure::timeout),
+                Err(Otherwise::Fail) => return Err(Failure::timeout()),
+                Err(Otherwise::Alone) => break,
             }
         }
-        match compute.take() {
-            Some(compute) => settled(deadline, compute).await.map(Arc::new),
-            None => Err(Failure::lost()),
+        let Some(compute) = compute else { return stale.ok_or_else(Failure::lost) };
+        // On one's own, and unstored.
+        let computing = settled(self.options.deadline, compute, stale.clone());
+        let computed = match self.left(started) {
+            None => computing.await,
+            Some(left) => {
+                tokio::time::timeout(left, computing).await.unwrap_or(Err(Failure::timeout()))
+            }
+        };
+        match computed {
+            Ok(computed) => computed.value.or(stale).ok_or_else(nothing_to_keep),
+            Err(failure) => stale.ok_or(failure),
         }
     }
 
-    // The value, or the revision of an entry that is there and must not be used.
-    async fn look<T: Value>(&self, key: &Key, tags: &[Tag]) -> Result<Arc<T>, Option<Revision>> {
+    async fn look<T: Value>(&self, key: &Key, tags: &[Tag]) -> Seen<T> {
         let entry = match self.store.peek(key.as_ref()) {
             Peek::Hit(entry) => entry,
-            Peek::Miss => return Err(None),
+            Peek::Miss => return Seen::Unusable(None),
             Peek::Ask => match self.store.lookup(key, tags).await {
                 Ok(Lookup::Hit(entry)) => entry,
-                Ok(Lookup::Invalidated(revision)) => return Err(Some(revision)),
+                Ok(Lookup::Invalidated(revision)) => return Seen::Unusable(Some(revision)),
                 // A store that fails is a miss: the computation runs all the same.
-                Ok(Lookup::Miss) | Err(_) => return Err(None),
+                Ok(Lookup::Miss) | Err(_) => return Seen::Unusable(None),
             },
         };
-        from_entry(&entry).ok_or(Some(entry.revision()))
+        let Some(value) = from_entry(&entry) else {
+            return Seen::Unusable(Some(entry.revision()));
+        };
+        let now = self.store.clock().now();
+        let fresh = entry.times().is_none_or(|times| times.fresh(now));
+        match fresh {
+            true => Seen::Fresh(Previous { entry, value }),
+            false if self.options.stale_for.is_zero() => Seen::Unusable(Some(entry.revision())),
+            false => Seen::Stale(Previous { entry, value }),
+        }
+    }
+
+    fn refreshes(&self, entry: &Entry) -> bool {
+        self.options.refreshes(entry.times(), self.store.clock().now())
+    }
+
+    // What is left of the caller's patience.
+    fn left(&self, started: Instant) -> Option<Duration> {
+        let hard = self.options.hard_timeout?;
+        Some(hard.saturating_sub(started.elapsed()))
+    }
+
+    async fn wait(
+        &self,
+        passenger: Passenger,
+        own: bool,
+        has_stale: bool,
+        started: Instant,
+    ) -> Result<Option<Landed>, Otherwise> {
+        let soft = self.options.soft_timeout.filter(|_| has_stale);
+        let hard = self.left(started);
+        let patience = Some(self.options.wait).filter(|_| !own);
+        let otherwise = if has_stale { Otherwise::Stale } else { Otherwise::Fail };
+        let limits = [(soft, Otherwise::Stale), (hard, otherwise), (patience, Otherwise::Alone)];
+        let first = limits
+            .into_iter()
+            .filter_map(|(limit, otherwise)| Some((limit?, otherwise)))
+            .min_by_key(|(limit, _)| *limit);
+        match first {
+            None => Ok(passenger.arrive().await),
+            Some((limit, otherwise)) => {
+                tokio::time::timeout(limit, passenger.arrive()).await.map_err(|_| otherwise)
+            }
+        }
     }
 }
 
-fn unpack<T: Value>(landed: Landed) -> Shared<T> {
+impl<T> Seen<T> {
+    fn parts(&self) -> (Option<Previous<T>>, Option<Revision>) {
+        match self {
+            Seen::Fresh(previous) | Seen::Stale(previous) => {
+                (Some(previous.clone()), Some(previous.entry.revision()))
+            }
+            Seen::Unusable(revision) => (None, *revision),
+        }
+    }
+}
+
+fn unpack<T: Value>(landed: Landed) -> Result<Arc<T>, Failure> {
     let any = landed.result?;
     // Callers of one key that ask for different types: the other one's value is of no use here.
     any.downcast::<T>().map_err(|_| {
@@ -109,146 +207,27 @@ fn unpack<T: Value>(landed: Landed) -> Shared<T> {
     })
 }
 
-async fn settled<T, E, F, Fut>(deadline: Duration, compute: F) -> Result<T, Failure>
+pub(crate) fn nothing_to_keep() -> Failure {
+    Failure::computation("the computation said \"unchanged\", and there was no previous value")
+}
+
+/// A computation's result, its panic caught and its time limited.
+pub(crate) async fn settled<T, E, F, Fut>(
+    deadline: Duration,
+    compute: F,
+    previous: Option<Arc<T>>,
+) -> Result<Computed<T>, Failure>
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
+    F: FnOnce(Option<Arc<T>>) -> Fut,
+    Fut: Future<Output = Result<Computed<T>, E>>,
 {
     // The closure itself may panic too, before there is a future.
-    let caught = AssertUnwindSafe(async { compute().await }).catch_unwind();
+    let caught = AssertUnwindSafe(async { compute(previous).await }).catch_unwind();
     match tokio::time::timeout(deadline, caught).await {
-        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Ok(computed))) => Ok(computed),
         Ok(Ok(Err(error))) => Err(Failure::computation(error)),
         Ok(Err(_)) => Err(Failure::panicked()),
         Err(_) => Err(Failure::deadline()),
-    }
-}
-
-struct Fill {
-    store: Store,
-    key: Key,
-    tags: Vec<Tag>,
-    codec: Codec,
-    options: Options,
-    replaced: Option<Revision>,
-}
-
-/// What allows a computed value to be stored.
-enum Permit {
-    /// This condition on what is there.
-    When(When),
-    /// Nothing: it is filled elsewhere, or was changed meanwhile. Late callers look again.
-    Never,
-    /// Nothing: the store cannot be asked. Everybody gets the value.
-    Outage,
-}
-
-impl Fill {
-    async fn run<T, E, F, Fut>(self, pilot: Pilot, compute: F)
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
-        let (built_at, permit) = match self.permit::<T>(&pilot).await {
-            Ok(permit) => permit,
-            Err(value) => return pilot.land(Landed { result: Ok(value), shared: true }),
-        };
-        let computing = settled(self.options.deadline, compute);
-        let computed = match permit {
-            Permit::When(When::Token(token)) => {
-                self.store.holding(&self.key, token, HOLD, computing).await
-            }
-            _ => computing.await,
-        };
-        let landed = match computed {
-            Ok(value) => self.store(Arc::new(value), built_at, permit).await,
-            Err(failure) => {
-                if let Permit::When(When::Token(token)) = permit {
-                    self.release(token).await;
-                }
-                Landed { result: Err(failure), shared: true }
-            }
-        };
-        pilot.land(landed);
-    }
-
-    // The right to store; or a value that somebody else stored in the meantime.
-    async fn permit<T: Value>(
-        &self,
-        pilot: &Pilot,
-    ) -> Result<(Sequence, Permit), Arc<dyn Any + Send + Sync>> {
-        let mut built_at = Sequence::NONE;
-        if !self.tags.is_empty() {
-            match self.store.marks(&self.tags).await {
-                Ok(marks) => built_at = marks.sequence,
-                Err(_) => return Ok((built_at, Permit::Outage)),
-            }
-        }
-        let begun = self.store.begin_or_wait(&self.key, HOLD, self.options.wait).await;
-        let permit = match begun {
-            Ok(Begin::Token(token)) if pilot.holds(token) => Permit::When(When::Token(token)),
-            Ok(Begin::Token(token)) => {
-                self.release(token).await;
-                Permit::Never
-            }
-            // The unusable entry that was seen before: it is replaced, if nobody replaces it first.
-            Ok(Begin::Found(entry)) if Some(entry.revision()) == self.replaced => {
-                Permit::When(When::Revision(entry.revision()))
-            }
-            Ok(Begin::Found(entry)) => match self.usable::<T>(&entry).await {
-                Some(value) => return Err(value),
-                None => Permit::When(When::Revision(entry.revision())),
-            },
-            Ok(Begin::Busy | Begin::Pass) => Permit::Never,
-            Err(_) => Permit::Outage,
-        };
-        Ok((built_at, permit))
-    }
-
-    async fn usable<T: Value>(&self, entry: &Entry) -> Option<Arc<T>> {
-        if !entry.tags().is_empty() && !entry.has_marks() {
-            let marks = self.store.marks(entry.tags()).await.ok()?;
-            if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
-                return None;
-            }
-        }
-        from_entry(entry)
-    }
-
-    async fn store<T: Value>(&self, value: Arc<T>, built_at: Sequence, permit: Permit) -> Landed {
-        let result: Result<Arc<dyn Any + Send + Sync>, Failure> = Ok(value.clone());
-        let when = match permit {
-            Permit::When(when) => when,
-            Permit::Never => return Landed { result, shared: false },
-            Permit::Outage => return Landed { result, shared: true },
-        };
-        let entry = match to_entry(value, self.codec, self.store.abilities().local) {
-            Ok(entry) => entry.with_tags(self.tags.iter().cloned()).with_built_at(built_at),
-            Err(error) => {
-                if let When::Token(token) = when {
-                    self.release(token).await;
-                }
-                return Landed { result: Err(error.into()), shared: true };
-            }
-        };
-        let shared = match self.store.put(&self.key, entry, self.options.ttl, when).await {
-            Ok(Outcome::Stored) => true,
-            Ok(Outcome::Refused) => false,
-            // Too large, or an outage: the value is good, and it is lost to nobody.
-            Err(error) => {
-                tracing::debug!(kind = error.kind().as_str(), "a computed value was not stored");
-                true
-            }
-        };
-        Landed { result, shared }
-    }
-
-    async fn release(&self, token: Token) {
-        // If this fails the marker ends by itself.
-        let _ = self.store.release(&self.key, token, None).await;
     }
 }

@@ -15,6 +15,7 @@ enum Kind {
     Computation(Arc<dyn StdError + Send + Sync>),
     Panicked,
     Deadline,
+    Timeout,
     Lost,
     Cache(Arc<Error>),
 }
@@ -36,6 +37,10 @@ impl Failure {
         Failure(Kind::Deadline)
     }
 
+    pub(crate) fn timeout() -> Self {
+        Failure(Kind::Timeout)
+    }
+
     /// The computation's own error, if it returned one of that type.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         match &self.0 {
@@ -52,6 +57,11 @@ impl Failure {
     /// True when the computation was given up at its [deadline](crate::Options::deadline).
     pub fn is_deadline(&self) -> bool {
         matches!(self.0, Kind::Deadline)
+    }
+
+    /// True when the caller's [hard timeout](crate::Options::hard_timeout) came first. The computation goes on.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0, Kind::Timeout)
     }
 
     /// The cache's own error: a key or a tag that cannot be used, or a value that cannot be serialized.
@@ -75,6 +85,7 @@ impl fmt::Display for Failure {
             Kind::Computation(_) => f.write_str("the computation failed"),
             Kind::Panicked => f.write_str("the computation panicked"),
             Kind::Deadline => f.write_str("the computation did not end before its deadline"),
+            Kind::Timeout => f.write_str("the computation takes longer than its caller waits"),
             Kind::Lost => f.write_str("the computation was given up: its runtime is shutting down"),
             Kind::Cache(error) => error.fmt(f),
         }
@@ -87,6 +98,7 @@ impl fmt::Debug for Failure {
             Kind::Computation(error) => f.debug_tuple("Computation").field(error).finish(),
             Kind::Panicked => f.write_str("Panicked"),
             Kind::Deadline => f.write_str("Deadline"),
+            Kind::Timeout => f.write_str("Timeout"),
             Kind::Lost => f.write_str("Lost"),
             Kind::Cache(error) => error.fmt(f),
         }

@@ -24,24 +24,29 @@
 //!
 //! # Does not (yet)
 //!
-//! Tiers, a bus between nodes, leases across a fleet, stale values and refreshing ahead are not here yet.
+//! Tiers, a bus between nodes, fragments and locks are not here yet.
 
 mod barred;
+mod batch;
 mod breaker;
 mod cache;
 mod codec;
 mod compute;
+mod computed;
+mod computing;
 mod connect;
 mod erased;
 mod failure;
+mod fill;
 mod flight;
 mod key;
 mod options;
 mod store;
 mod value;
 
-pub use cache::{Builder, Cache};
+pub use cache::{Builder, Cache, Found};
 pub use codec::Codec;
+pub use computed::Computed;
 pub use failure::Failure;
 pub use flight::{Joined, Landed, Passenger, Pilot};
 pub use key::CacheKey;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_core::{Result, Tag, Ttl};
+use larder_core::{Moment, Result, Tag, Times, Ttl};
 
 /// For how long, under which tags and with which limits a value is cached.
 ///
@@ -11,7 +11,12 @@ use larder_core::{Result, Tag, Ttl};
 /// use std::time::Duration;
 ///
 /// let options = Options::ttl(Duration::from_secs(300)).tag("products").tag("featured");
-/// # let _ = options;
+///
+/// // A source that is slow or down at times: the last good value bridges up to an hour.
+/// let bridged = Options::ttl(Duration::from_secs(60))
+///     .stale_for(Duration::from_secs(3600))
+///     .soft_timeout(Duration::from_millis(100));
+/// # let _ = (options, bridged);
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -20,6 +25,12 @@ pub struct Options {
     pub(crate) tags: Vec<String>,
     pub(crate) wait: Duration,
     pub(crate) deadline: Duration,
+    pub(crate) stale_for: Duration,
+    pub(crate) throttle: Duration,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) hard_timeout: Option<Duration>,
+    pub(crate) refresh_after: Option<Duration>,
+    pub(crate) jitter: f64,
 }
 
 impl Default for Options {
@@ -29,6 +40,12 @@ impl Default for Options {
             tags: Vec::new(),
             wait: Duration::from_secs(3),
             deadline: Duration::from_secs(30),
+            stale_for: Duration::ZERO,
+            throttle: Duration::from_secs(30),
+            soft_timeout: None,
+            hard_timeout: None,
+            refresh_after: None,
+            jitter: 0.0,
         }
     }
 }
@@ -68,7 +85,81 @@ impl Options {
         self
     }
 
+    /// How long a value is kept beyond its lifetime, for [`get_or_compute`](crate::Cache::get_or_compute) alone: when
+    /// a new one cannot be computed, callers who also say `stale_for` get the last good one. Not at all unless set.
+    ///
+    /// To every other verb a stale value is absent. One that was invalidated is never used, however fresh.
+    pub fn stale_for(mut self, stale_for: Duration) -> Self {
+        self.stale_for = stale_for;
+        self
+    }
+
+    /// After a failed computation the stale value counts as fresh for so long, and nothing is computed meanwhile. It
+    /// does not live longer for it. 30 s unless set.
+    pub fn throttle(mut self, throttle: Duration) -> Self {
+        self.throttle = throttle;
+        self
+    }
+
+    /// How long a caller waits for a new value while there is a stale one; then it takes that, and the computation goes
+    /// on in the background. Without a stale value it means nothing. As long as it takes unless set.
+    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.soft_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a caller waits in all; then it gets an [error](crate::Failure::is_timeout), or the stale value if there
+    /// is one. The computation goes on in the background, and what comes of it is stored. As long as it takes unless
+    /// set.
+    pub fn hard_timeout(mut self, timeout: Duration) -> Self {
+        self.hard_timeout = Some(timeout);
+        self
+    }
+
+    /// From that age on, a hit starts a new computation in the background, one at a time, and does not wait for it.
+    /// Never unless set.
+    pub fn refresh_after(mut self, age: Duration) -> Self {
+        self.refresh_after = Some(age);
+        self
+    }
+
+    /// Shortens the lifetime of each computed value by a random part of that share, so that what was computed together
+    /// does not end together. At most a tenth, and none unless set.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = if share.is_nan() { 0.0 } else { share.clamp(0.0, 0.1) };
+        self
+    }
+
     pub(crate) fn checked_tags(&self) -> Result<Vec<Tag>> {
         self.tags.iter().map(|tag| Tag::new(tag)).collect()
+    }
+
+    /// Whether a value of these times is to be computed anew while it is used.
+    pub(crate) fn refreshes(&self, times: Option<&Times>, now: Moment) -> bool {
+        let (Some(after), Some(times)) = (self.refresh_after, times) else { return false };
+        now.since(times.written) >= after
+    }
+
+    /// For how long a value with that lifetime is kept, and for how long it is fresh: `None` for all of it.
+    pub(crate) fn kept(&self, ttl: Ttl, default: Ttl) -> (Ttl, Option<Duration>) {
+        // What is refreshed stays until its successor can take its place: those who miss it meanwhile wait for that one.
+        let refreshing = self.refresh_after.map_or(Duration::ZERO, |_| self.deadline);
+        let beyond = self.stale_for.max(refreshing);
+        match ttl.resolve(default) {
+            Some(fresh) if !beyond.is_zero() && !fresh.is_zero() => {
+                (Ttl::For(fresh.saturating_add(beyond)), Some(fresh))
+            }
+            _ => (ttl, None),
+        }
+    }
+
+    /// A computed value's lifetime, jitter taken off.
+    pub(crate) fn jittered(&self, ttl: Ttl, default: Ttl) -> Ttl {
+        match ttl.resolve(default) {
+            Some(ttl) if self.jitter > 0.0 => {
+                Ttl::For(ttl.mul_f64(1.0 - self.jitter * rand::random::<f64>()))
+            }
+            _ => ttl,
+        }
     }
 }

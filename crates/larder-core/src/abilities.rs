@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Ttl;
+
 /// What a backend can do and what it cannot.
 ///
 /// The conformance suite reads this and demands exactly what is declared: an operation that is declared missing must
@@ -33,6 +35,8 @@ pub struct Abilities {
     pub precision: Duration,
     /// The largest value in bytes, key and envelope included, where there is a limit.
     pub max_bytes: Option<u64>,
+    /// What [`Ttl::Default`] stands for here.
+    pub default_ttl: Ttl,
 }
 
 impl Default for Abilities {
@@ -46,6 +50,7 @@ impl Default for Abilities {
             follows_clock: false,
             precision: Duration::from_millis(1),
             max_bytes: None,
+            default_ttl: Ttl::STANDARD,
         }
     }
 }

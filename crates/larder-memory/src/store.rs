@@ -345,6 +345,7 @@ impl Backend for MemoryBackend {
             follows_clock: true,
             precision: Duration::from_nanos(1),
             max_bytes: Some(self.0.max_entry_bytes),
+            default_ttl: self.0.default_ttl,
             ..Abilities::default()
         }
     }

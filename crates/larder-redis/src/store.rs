@@ -96,6 +96,7 @@ impl Backend for RedisBackend {
             shared: true,
             precision: Duration::from_millis(1),
             max_bytes: Some(self.0.max_value_bytes),
+            default_ttl: self.0.default_ttl,
             ..Abilities::default()
         }
     }

@@ -48,7 +48,9 @@
 //!
 //! Sessions, gRPC, Memcached, files, SQL databases, tiers: they are designed for and not here.
 
-pub use larder_cache::{Builder, Cache, CacheKey, Codec, Failure, Lookup, Options, Store, Value};
+pub use larder_cache::{
+    Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Lookup, Options, Store, Value,
+};
 pub use larder_core as core;
 pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
 

@@ -1,0 +1,224 @@
+//! A fill: one computation, stored only where nothing was invalidated meanwhile.
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::{
+    Begin, Entry, Key, Moment, Outcome, Result as StoreResult, Revision, Sequence, Tag, Token, Ttl,
+    When,
+};
+
+use crate::compute::{Previous, nothing_to_keep, settled};
+use crate::flight::{Landed, Pilot};
+use crate::value::{from_entry, to_entry};
+use crate::{Codec, Computed, Failure, Options, Store, Value};
+
+// How long a fill marker lives without being renewed.
+const HOLD: Duration = Duration::from_secs(6);
+
+pub(crate) struct Fill<T> {
+    pub(crate) store: Store,
+    pub(crate) key: Key,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) codec: Codec,
+    pub(crate) options: Options,
+    pub(crate) decides: bool,
+    pub(crate) previous: Option<Previous<T>>,
+    pub(crate) replaced: Option<Revision>,
+}
+
+/// What allows a computed value to be stored.
+#[derive(Clone, Copy)]
+enum Permit {
+    /// This condition on what is there.
+    When(When),
+    /// Nothing: it is filled elsewhere, or was changed meanwhile. Late callers look again.
+    Never,
+    /// Nothing: the store cannot be asked. Everybody gets the value.
+    Outage,
+}
+
+impl<T: Value> Fill<T> {
+    pub(crate) async fn run<E, F, Fut>(self, pilot: Pilot, compute: F)
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce(Option<Arc<T>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
+    {
+        // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
+        let (built_at, permit) = match self.permit(&pilot).await {
+            Ok(permit) => permit,
+            Err(value) => return pilot.land(Landed { result: Ok(value), shared: true }),
+        };
+        let previous = self.previous.as_ref().map(|previous| previous.value.clone());
+        let computing = settled(self.options.deadline, compute, previous);
+        let computed = match permit {
+            Permit::When(When::Token(token)) => {
+                self.store.holding(&self.key, token, HOLD, computing).await
+            }
+            _ => computing.await,
+        };
+        let landed = match computed {
+            Ok(computed) => self.store(computed, built_at, permit).await,
+            Err(failure) => self.bridge(failure, permit).await,
+        };
+        pilot.land(landed);
+    }
+
+    // The right to store; or a value that somebody else stored in the meantime.
+    async fn permit(
+        &self,
+        pilot: &Pilot,
+    ) -> Result<(Sequence, Permit), Arc<dyn Any + Send + Sync>> {
+        let mut built_at = Sequence::NONE;
+        if !self.tags.is_empty() || self.decides {
+            match self.store.marks(&self.tags).await {
+                Ok(marks) => built_at = marks.sequence,
+                Err(_) => return Ok((built_at, Permit::Outage)),
+            }
+        }
+        let begun = self.store.begin_or_wait(&self.key, HOLD, self.options.wait).await;
+        let permit = match begun {
+            Ok(Begin::Token(token)) if pilot.holds(token) => Permit::When(When::Token(token)),
+            Ok(Begin::Token(token)) => {
+                self.release(token).await;
+                Permit::Never
+            }
+            // What was seen before: it is replaced, if nobody replaces it first.
+            Ok(Begin::Found(entry)) if Some(entry.revision()) == self.replaced => {
+                Permit::When(When::Revision(entry.revision()))
+            }
+            Ok(Begin::Found(entry)) => match self.usable(&entry).await {
+                Some(value) => return Err(value),
+                None => Permit::When(When::Revision(entry.revision())),
+            },
+            Ok(Begin::Busy | Begin::Pass) => Permit::Never,
+            Err(_) => Permit::Outage,
+        };
+        Ok((built_at, permit))
+    }
+
+    async fn usable(&self, entry: &Entry) -> Option<Arc<T>> {
+        let now = self.store.clock().now();
+        if entry.times().is_some_and(|times| !times.fresh(now)) {
+            return None;
+        }
+        if !entry.tags().is_empty() && !entry.has_marks() {
+            let marks = self.store.marks(entry.tags()).await.ok()?;
+            if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
+                return None;
+            }
+        }
+        from_entry(entry)
+    }
+
+    async fn store(&self, computed: Computed<T>, built_at: Sequence, permit: Permit) -> Landed {
+        let kept = || self.previous.as_ref().map(|previous| previous.value.clone());
+        let Some(value) = computed.value.clone().or_else(kept) else {
+            return self.bridge(nothing_to_keep(), permit).await;
+        };
+        let result: Result<Arc<dyn Any + Send + Sync>, Failure> = Ok(value.clone());
+        if !computed.stored {
+            self.give_up(permit).await;
+            return Landed { result, shared: true };
+        }
+        let when = match permit {
+            Permit::When(when) => when,
+            Permit::Never => return Landed { result, shared: false },
+            Permit::Outage => return Landed { result, shared: true },
+        };
+        let own_tags = computed.tags.iter().any(|tag| !self.options.tags.contains(tag));
+        let (entry, ttl) = match self.entry(value, &computed, built_at) {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.give_up(permit).await;
+                return Landed { result: Err(error.into()), shared: true };
+            }
+        };
+        let shared = match self.store.put(&self.key, entry, ttl, when).await {
+            // Invalidating a tag that only the computation knew does not detach the flight, so somebody may wait who
+            // came after that: the store tells them whether the value still holds.
+            Ok(Outcome::Stored) => !own_tags,
+            Ok(Outcome::Refused) => false,
+            // Too large, or an outage: the value is good, and it is lost to nobody.
+            Err(error) => {
+                tracing::debug!(kind = error.kind().as_str(), "a computed value was not stored");
+                true
+            }
+        };
+        Landed { result, shared }
+    }
+
+    fn entry(
+        &self,
+        value: Arc<T>,
+        computed: &Computed<T>,
+        built_at: Sequence,
+    ) -> StoreResult<(Entry, Ttl)> {
+        let mut tags = self.tags.clone();
+        for tag in &computed.tags {
+            tags.push(Tag::new(tag)?);
+        }
+        tags.sort_unstable();
+        tags.dedup();
+        let abilities = self.store.abilities();
+        let ttl = computed.ttl.unwrap_or(self.options.ttl);
+        let ttl = self.options.jittered(ttl, abilities.default_ttl);
+        let (ttl, fresh) = self.options.kept(ttl, abilities.default_ttl);
+        let entry = to_entry(value, self.codec, abilities.local)?.with_tags(tags);
+        let entry = entry.with_built_at(built_at);
+        Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
+    }
+
+    // A computation failed. The stale value is good for another while, on every node, and no longer than it was.
+    async fn bridge(&self, failure: Failure, permit: Permit) -> Landed {
+        let now = self.store.clock().now();
+        let is_stale = |previous: &&Previous<T>| {
+            let times = previous.entry.times();
+            times.is_some_and(|times| !times.fresh(now) && !times.expired(now))
+        };
+        let failed = |failure| Landed { result: Err(failure), shared: true };
+        let Some(previous) = self.previous.as_ref().filter(is_stale) else {
+            self.give_up(permit).await;
+            return failed(failure);
+        };
+        let shared = match permit {
+            Permit::When(When::Revision(revision)) if revision == previous.entry.revision() => {
+                self.throttle(previous, now, revision).await
+            }
+            // It was removed meanwhile.
+            Permit::When(When::Token(token)) => {
+                self.release(token).await;
+                return failed(failure);
+            }
+            Permit::When(_) | Permit::Never => false,
+            Permit::Outage => true,
+        };
+        tracing::warn!("a computation failed, and a stale value stands in for it");
+        // As in `store`: of tags that the flight does not know the store must be asked.
+        let own_tags = previous.entry.tags().iter().any(|tag| !self.tags.contains(tag));
+        Landed { result: Ok(previous.value.clone()), shared: shared && !own_tags }
+    }
+
+    // Makes the stale value fresh for the throttle's time. False when it was changed or invalidated meanwhile.
+    async fn throttle(&self, previous: &Previous<T>, now: Moment, revision: Revision) -> bool {
+        let left = previous.entry.remaining(now).map_or(Ttl::Forever, Ttl::For);
+        let entry = previous.entry.clone().with_revision(Revision::random());
+        let entry = entry.fresh_for(self.options.throttle);
+        let put = self.store.put(&self.key, entry, left, When::Revision(revision)).await;
+        !matches!(put, Ok(Outcome::Refused))
+    }
+
+    async fn give_up(&self, permit: Permit) {
+        if let Permit::When(When::Token(token)) = permit {
+            self.release(token).await;
+        }
+    }
+
+    async fn release(&self, token: Token) {
+        // If this fails the marker ends by itself.
+        let _ = self.store.release(&self.key, token, None).await;
+    }
+}
