@@ -265,7 +265,15 @@ impl Site {
 
     /// With a configured layer.
     pub fn with(origin: Origin, configure: impl FnOnce(CacheLayer) -> CacheLayer) -> Self {
-        let larder = Larder::new();
+        Site::over(Larder::new(), origin, configure)
+    }
+
+    /// Over a cache that the origin knows too.
+    pub fn over(
+        larder: Larder,
+        origin: Origin,
+        configure: impl FnOnce(CacheLayer) -> CacheLayer,
+    ) -> Self {
         let layer = configure(CacheLayer::new(&larder.cache)).cache_status("t");
         Site { service: layer.layer(origin.clone()), larder, origin }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use larder_http::Caching;
 use larder_tests::server::Server;
-use larder_tests::{Got, Origin, Site, answer, get, request, response, until};
+use larder_tests::{Got, Larder, Origin, Site, answer, get, request, response, until};
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
@@ -405,4 +405,36 @@ async fn tags_and_ttl_of_the_route_and_the_handler_go_together() {
     assert!(!site.get("/1").await.hit());
     assert!(!site.get("/2").await.hit());
     let _: Got = site.send(get("/1")).await;
+}
+
+/// Answers from rows in the same cache, a tag for each.
+fn rows(cache: larder_cache::Cache) -> Origin {
+    Origin::new(move |_, request| {
+        let cache = cache.clone();
+        async move {
+            let mut body = String::new();
+            for id in request.uri().path().trim_matches('/').split('-') {
+                let options = larder_cache::Options::new().tag(format!("row:{id}"));
+                let load = || async { Ok::<_, std::io::Error>("row ".to_owned()) };
+                body += &cache.get_or_compute(format!("row:{id}"), options, load).await.unwrap();
+            }
+            Ok(response("max-age=600", body))
+        }
+    })
+}
+
+#[tokio::test]
+async fn rows_that_a_handler_reads_drop_the_responses_that_show_them() {
+    let store = Larder::new();
+    let cache = store.cache.clone();
+    let site = Site::over(store, rows(cache.clone()), |layer| layer);
+    for target in ["/1-2", "/2-3", "/3-4"] {
+        site.get(target).await;
+        assert!(site.get(target).await.hit(), "{target}");
+    }
+    cache.invalidate_tag("row:2").await.unwrap();
+    assert!(!site.get("/1-2").await.hit());
+    assert!(!site.get("/2-3").await.hit());
+    assert!(site.get("/3-4").await.hit(), "it shows no such row");
+    assert!(site.get("/1-2").await.hit(), "and it is stored anew");
 }

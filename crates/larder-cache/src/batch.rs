@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use larder_core::{Entry, Key, Outcome, Put, Result, When};
 
+use crate::nested;
 use crate::value::from_entry;
 use crate::{Cache, CacheKey, Options, Value};
 
@@ -24,7 +25,12 @@ impl Cache {
         let entries = self.open(self.store().lookup_many(&keys).await, Vec::new)?;
         let now = self.store().clock().now();
         let fresh = |entry: &Entry| self.fresh(entry, now);
-        let values = entries.into_iter().map(|entry| from_entry(&entry.filter(fresh)?));
+        let read = |entry: Option<Entry>| {
+            let entry = entry.filter(fresh)?;
+            nested::note(self.store(), entry.tags());
+            from_entry(&entry)
+        };
+        let values = entries.into_iter().map(read);
         Ok(names.into_iter().zip(values).filter_map(|(name, v)| Some((name, v?))).collect())
     }
 

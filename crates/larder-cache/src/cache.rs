@@ -10,6 +10,7 @@ use larder_core::{
 };
 
 use crate::key::{self, CacheKey};
+use crate::nested;
 use crate::store::{Core, Lookup, Store};
 use crate::value::{from_entry, to_entry};
 use crate::{Codec, Options, Value};
@@ -255,7 +256,7 @@ impl Cache {
                 }
             }
         };
-        Ok(self.fresh(&entry, now).then(|| read(&entry)).flatten())
+        Ok(self.fresh(&entry, now).then(|| self.read(&entry)).flatten())
     }
 
     /// Reads a value, stale or not, and tells what it is: for those who want to know why there is none.
@@ -282,11 +283,20 @@ impl Cache {
             Lookup::Miss => return Ok(Found::Missing),
         };
         let fresh = self.fresh(&entry, self.0.store.clock().now());
-        Ok(match read(&entry) {
+        Ok(match self.read(&entry) {
             Some(value) if fresh => Found::Fresh(value),
             Some(value) => Found::Stale(value),
             None => Found::Unusable,
         })
+    }
+
+    fn read<T: Value>(&self, entry: &Entry) -> Option<Arc<T>> {
+        let value = from_entry(entry);
+        match value {
+            Some(_) => nested::note(self.store(), entry.tags()),
+            None => tracing::warn!("a cached value does not decode as the type it is read as"),
+        }
+        value
     }
 
     // Stale values are for computing alone.
@@ -318,7 +328,7 @@ impl Cache {
             }
         };
         let fresh = self.fresh(&entry, self.0.store.clock().now());
-        Ok(fresh.then(|| read(&entry)).flatten())
+        Ok(fresh.then(|| self.read(&entry)).flatten())
     }
 
     /// Stores a value for the default lifetime.
@@ -523,14 +533,6 @@ impl Cache {
     pub async fn invalidate_key(&self, key: impl CacheKey) -> Result<()> {
         self.delete(key).await.map(drop)
     }
-}
-
-fn read<T: Value>(entry: &Entry) -> Option<Arc<T>> {
-    let value = from_entry(entry);
-    if value.is_none() {
-        tracing::warn!("a cached value does not decode as the type it is read as");
-    }
-    value
 }
 
 // Wrong with the call rather than with the store.

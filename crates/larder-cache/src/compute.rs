@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use crate::fill::Fill;
 use crate::flight::{Joined, Landed, Passenger};
+use crate::nested;
 use crate::store::Lookup;
 use crate::value::from_entry;
 use crate::{Codec, Computed, Failure, Options, Store, Value};
@@ -21,8 +22,6 @@ pub(crate) struct Computing<'a> {
     pub(crate) store: &'a Store,
     pub(crate) codec: Codec,
     pub(crate) options: Options,
-    /// The computation may choose tags of its own.
-    pub(crate) decides: bool,
 }
 
 /// What is stored for a key.
@@ -77,6 +76,7 @@ impl Computing<'_> {
             if let Seen::Fresh(fresh) = &seen
                 && !self.refreshes(&fresh.entry)
             {
+                nested::note(self.store, fresh.entry.tags());
                 return Ok(fresh.value.clone());
             }
             let (passenger, own) = match self.store.join(&key, &key, &tags) {
@@ -90,7 +90,6 @@ impl Computing<'_> {
                         tags: tags.clone(),
                         codec: self.codec,
                         options: self.options.clone(),
-                        decides: self.decides,
                         previous,
                         replaced,
                     };
@@ -102,22 +101,29 @@ impl Computing<'_> {
             };
             stale = match seen {
                 // Computed anew in the background.
-                Seen::Fresh(fresh) => return Ok(fresh.value),
-                Seen::Stale(previous) => Some(previous.value),
+                Seen::Fresh(fresh) => {
+                    nested::note(self.store, fresh.entry.tags());
+                    return Ok(fresh.value);
+                }
+                Seen::Stale(previous) => Some(previous),
                 Seen::Unusable(_) => None,
             };
             match self.wait(passenger, own, stale.is_some(), started).await {
-                Ok(Some(landed)) if own || landed.shared => return unpack(landed),
-                Ok(None) if own => return stale.ok_or_else(Failure::lost),
+                Ok(Some(landed)) if own || landed.shared => {
+                    nested::note(self.store, &landed.tags);
+                    return unpack(landed);
+                }
+                Ok(None) if own => return self.stale(stale, Failure::lost()),
                 Ok(_) => {}
-                Err(Otherwise::Stale) => return stale.ok_or_else(Failure::timeout),
+                Err(Otherwise::Stale) => return self.stale(stale, Failure::timeout()),
                 Err(Otherwise::Fail) => return Err(Failure::timeout()),
                 Err(Otherwise::Alone) => break,
             }
         }
-        let Some(compute) = compute else { return stale.ok_or_else(Failure::lost) };
+        let Some(compute) = compute else { return self.stale(stale, Failure::lost()) };
         // On one's own, and unstored.
-        let computing = settled(self.options.deadline, compute, stale.clone());
+        let previous = stale.as_ref().map(|stale: &Previous<T>| stale.value.clone());
+        let computing = settled(self.options.deadline, compute, previous);
         let computed = match self.left(started) {
             None => computing.await,
             Some(left) => {
@@ -125,9 +131,22 @@ impl Computing<'_> {
             }
         };
         match computed {
-            Ok(computed) => computed.value.or(stale).ok_or_else(nothing_to_keep),
-            Err(failure) => stale.ok_or(failure),
+            Ok(Computed { value: Some(value), tags: own, .. }) => {
+                let own = own.iter().map(|tag| Tag::new(tag)).collect::<Result<Vec<_>, _>>()?;
+                nested::note(self.store, &tags);
+                nested::note(self.store, &own);
+                Ok(value)
+            }
+            Ok(_) => self.stale(stale, nothing_to_keep()),
+            Err(failure) => self.stale(stale, failure),
         }
+    }
+
+    // The stale value, or else the failure.
+    fn stale<T>(&self, stale: Option<Previous<T>>, failure: Failure) -> Result<Arc<T>, Failure> {
+        let stale = stale.ok_or(failure)?;
+        nested::note(self.store, stale.entry.tags());
+        Ok(stale.value)
     }
 
     async fn look<T: Value>(&self, key: &Key, tags: &[Tag]) -> Seen<T> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use larder_core::{Entry, Moment, Peek};
 
 use crate::compute::Computing;
+use crate::nested;
 use crate::value::from_entry;
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
 
@@ -16,6 +17,9 @@ impl Cache {
     /// harms nobody, and when all have left it still completes and is stored. What is set, deleted or invalidated
     /// while it runs is never overwritten or brought back by it: its callers get the value, and it is not stored. An
     /// error is given to every caller and nothing is stored; so is a panic, as a [`Failure`].
+    ///
+    /// The tags of what the computation reads from this cache, in its own task, are handed up: the value carries them
+    /// too, so that what drops a part drops the whole. [`untracked`](crate::untracked) reads hand nothing up.
     ///
     /// A caller waits at most [`Options::wait`] for somebody else's computation, then it computes for itself. With
     /// [`Options::stale_for`] the last good value stands in for a computation that fails, and with the timeouts for one
@@ -45,7 +49,7 @@ impl Cache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.compute(key, options, false, move |_| {
+        self.compute(key, options, move |_| {
             let computing = compute();
             async move { computing.await.map(Computed::new) }
         })
@@ -99,14 +103,13 @@ impl Cache {
         F: FnOnce(Option<Arc<T>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
     {
-        self.compute(key, options, true, compute).await
+        self.compute(key, options, compute).await
     }
 
     async fn compute<T, E, F, Fut>(
         &self,
         key: impl CacheKey,
         options: Options,
-        decides: bool,
         compute: F,
     ) -> Result<Arc<T>, Failure>
     where
@@ -126,8 +129,10 @@ impl Cache {
             && usable(&entry, now)
             && let Some(value) = from_entry(&entry)
         {
+            nested::note(store, entry.tags());
             return Ok(value);
         }
-        Computing { store, codec: self.codec(), options, decides }.run(key, compute).await
+        // Boxed, since a hit's future would else have room for all of it.
+        Box::pin(Computing { store, codec: self.codec(), options }.run(key, compute)).await
     }
 }

@@ -12,6 +12,7 @@ use larder_core::{
 
 use crate::compute::{Previous, nothing_to_keep, settled};
 use crate::flight::{Landed, Pilot};
+use crate::nested;
 use crate::value::{from_entry, to_entry};
 use crate::{Codec, Computed, Failure, Options, Store, Value};
 
@@ -24,7 +25,6 @@ pub(crate) struct Fill<T> {
     pub(crate) tags: Vec<Tag>,
     pub(crate) codec: Codec,
     pub(crate) options: Options,
-    pub(crate) decides: bool,
     pub(crate) previous: Option<Previous<T>>,
     pub(crate) replaced: Option<Revision>,
 }
@@ -50,35 +50,51 @@ impl<T: Value> Fill<T> {
         // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
         let (built_at, permit) = match self.permit(&pilot).await {
             Ok(permit) => permit,
-            Err(value) => return pilot.land(Landed { result: Ok(value), shared: true }),
+            Err(landed) => return pilot.land(landed),
         };
         let previous = self.previous.as_ref().map(|previous| previous.value.clone());
         let computing = settled(self.options.deadline, compute, previous);
-        let computed = match permit {
+        let computing = nested::collect(&self.store, computing);
+        let (computed, read) = match permit {
             Permit::When(When::Token(token)) => {
                 self.store.holding(&self.key, token, HOLD, computing).await
             }
             _ => computing.await,
         };
         let landed = match computed {
-            Ok(computed) => self.store(computed, built_at, permit).await,
+            Ok(computed) => match self.all_tags(&computed, read) {
+                Ok(tags) => {
+                    let landed = self.store(computed, &tags, built_at, permit).await;
+                    Landed { tags: tags.into(), ..landed }
+                }
+                Err(error) => {
+                    self.give_up(permit).await;
+                    Landed::new(Err(error.into()), true)
+                }
+            },
             Err(failure) => self.bridge(failure, permit).await,
         };
         pilot.land(landed);
     }
 
+    // The options' tags, the computation's own, and those of what it read.
+    fn all_tags(&self, computed: &Computed<T>, read: Vec<Tag>) -> StoreResult<Vec<Tag>> {
+        let own = computed.tags.iter().map(|tag| Tag::new(tag)).collect::<StoreResult<Vec<_>>>()?;
+        let mut tags = self.tags.clone();
+        tags.extend(own);
+        tags.extend(read);
+        tags.sort_unstable();
+        tags.dedup();
+        Ok(tags)
+    }
+
     // The right to store; or a value that somebody else stored in the meantime.
-    async fn permit(
-        &self,
-        pilot: &Pilot,
-    ) -> Result<(Sequence, Permit), Arc<dyn Any + Send + Sync>> {
-        let mut built_at = Sequence::NONE;
-        if !self.tags.is_empty() || self.decides {
-            match self.store.marks(&self.tags).await {
-                Ok(marks) => built_at = marks.sequence,
-                Err(_) => return Ok((built_at, Permit::Outage)),
-            }
-        }
+    async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), Landed> {
+        // Also where no tag is known: the computation may read what carries some.
+        let Ok(marks) = self.store.marks(&self.tags).await else {
+            return Ok((Sequence::NONE, Permit::Outage));
+        };
+        let built_at = marks.sequence;
         let begun = self.store.begin_or_wait(&self.key, HOLD, self.options.wait).await;
         let permit = match begun {
             Ok(Begin::Token(token)) if pilot.holds(token) => Permit::When(When::Token(token)),
@@ -91,7 +107,10 @@ impl<T: Value> Fill<T> {
                 Permit::When(When::Revision(entry.revision()))
             }
             Ok(Begin::Found(entry)) => match self.usable(&entry).await {
-                Some(value) => return Err(value),
+                Some(value) => {
+                    let tags = entry.tags().into();
+                    return Err(Landed { tags, ..Landed::new(Ok(value), true) });
+                }
                 None => Permit::When(When::Revision(entry.revision())),
             },
             Ok(Begin::Busy | Begin::Pass) => Permit::Never,
@@ -114,7 +133,13 @@ impl<T: Value> Fill<T> {
         from_entry(entry)
     }
 
-    async fn store(&self, computed: Computed<T>, built_at: Sequence, permit: Permit) -> Landed {
+    async fn store(
+        &self,
+        computed: Computed<T>,
+        tags: &[Tag],
+        built_at: Sequence,
+        permit: Permit,
+    ) -> Landed {
         let kept = || self.previous.as_ref().map(|previous| previous.value.clone());
         let Some(value) = computed.value.clone().or_else(kept) else {
             return self.bridge(nothing_to_keep(), permit).await;
@@ -122,19 +147,19 @@ impl<T: Value> Fill<T> {
         let result: Result<Arc<dyn Any + Send + Sync>, Failure> = Ok(value.clone());
         if !computed.stored {
             self.give_up(permit).await;
-            return Landed { result, shared: true };
+            return Landed::new(result, true);
         }
         let when = match permit {
             Permit::When(when) => when,
-            Permit::Never => return Landed { result, shared: false },
-            Permit::Outage => return Landed { result, shared: true },
+            Permit::Never => return Landed::new(result, false),
+            Permit::Outage => return Landed::new(result, true),
         };
-        let own_tags = computed.tags.iter().any(|tag| !self.options.tags.contains(tag));
-        let (entry, ttl) = match self.entry(value, &computed, built_at) {
+        let own_tags = tags.iter().any(|tag| !self.tags.contains(tag));
+        let (entry, ttl) = match self.entry(value, &computed, tags, built_at) {
             Ok(ready) => ready,
             Err(error) => {
                 self.give_up(permit).await;
-                return Landed { result: Err(error.into()), shared: true };
+                return Landed::new(Err(error.into()), true);
             }
         };
         let shared = match self.store.put(&self.key, entry, ttl, when).await {
@@ -148,26 +173,22 @@ impl<T: Value> Fill<T> {
                 true
             }
         };
-        Landed { result, shared }
+        Landed::new(result, shared)
     }
 
     fn entry(
         &self,
         value: Arc<T>,
         computed: &Computed<T>,
+        tags: &[Tag],
         built_at: Sequence,
     ) -> StoreResult<(Entry, Ttl)> {
-        let mut tags = self.tags.clone();
-        for tag in &computed.tags {
-            tags.push(Tag::new(tag)?);
-        }
-        tags.sort_unstable();
-        tags.dedup();
         let abilities = self.store.abilities();
         let ttl = computed.ttl.unwrap_or(self.options.ttl);
         let ttl = self.options.jittered(ttl, abilities.default_ttl);
         let (ttl, fresh) = self.options.kept(ttl, abilities.default_ttl);
-        let entry = to_entry(value, self.codec, abilities.local)?.with_tags(tags);
+        let entry = to_entry(value, self.codec, abilities.local)?;
+        let entry = entry.with_tags(tags.iter().cloned());
         let entry = entry.with_built_at(built_at);
         Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
     }
@@ -179,7 +200,7 @@ impl<T: Value> Fill<T> {
             let times = previous.entry.times();
             times.is_some_and(|times| !times.fresh(now) && !times.expired(now))
         };
-        let failed = |failure| Landed { result: Err(failure), shared: true };
+        let failed = |failure| Landed::new(Err(failure), true);
         let Some(previous) = self.previous.as_ref().filter(is_stale) else {
             self.give_up(permit).await;
             return failed(failure);
@@ -199,7 +220,10 @@ impl<T: Value> Fill<T> {
         tracing::warn!("a computation failed, and a stale value stands in for it");
         // As in `store`: of tags that the flight does not know the store must be asked.
         let own_tags = previous.entry.tags().iter().any(|tag| !self.tags.contains(tag));
-        Landed { result: Ok(previous.value.clone()), shared: shared && !own_tags }
+        Landed {
+            tags: previous.entry.tags().into(),
+            ..Landed::new(Ok(previous.value.clone()), shared && !own_tags)
+        }
     }
 
     // Makes the stale value fresh for the throttle's time. False when it was changed or invalidated meanwhile.

@@ -56,6 +56,15 @@ pub struct Landed {
     /// Whether those may have it who came after it had begun. Not, when the store refused it: something that they
     /// may know of happened meanwhile.
     pub shared: bool,
+    /// The tags that it carries: those who use it in what they make hand them up.
+    pub tags: Arc<[Tag]>,
+}
+
+impl Landed {
+    /// A flight's end without tags.
+    pub fn new(result: Result<Arc<dyn Any + Send + Sync>, Failure>, shared: bool) -> Self {
+        Landed { result, shared, tags: Arc::default() }
+    }
 }
 
 impl fmt::Debug for Landed {
@@ -251,7 +260,7 @@ mod tests {
     }
 
     fn landed(value: u32) -> Landed {
-        Landed { result: Ok(Arc::new(value)), shared: true }
+        Landed::new(Ok(Arc::new(value)), true)
     }
 
     fn start(flights: &Flights, name: &str) -> Pilot {

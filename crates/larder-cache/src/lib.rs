@@ -5,6 +5,8 @@
 //!
 //! * One computation for a key, however many callers, whoever is cancelled or panics ([`Cache::get_or_compute`]).
 //! * Values that were invalidated while they were made are never readable afterwards, on this node or another.
+//! * What is read while a value is computed hands its tags up: what drops the one drops the other ([`untracked`]
+//!   reads do not).
 //! * Tags are ordered by numbers that the store issues, never by clocks.
 //! * A store that is down costs milliseconds, and no value ([`Cache#when-the-store-fails`]).
 //! * A memory hit decodes and copies nothing: all readers share one value.
@@ -40,6 +42,7 @@ mod failure;
 mod fill;
 mod flight;
 mod key;
+mod nested;
 mod options;
 mod store;
 mod value;
@@ -50,6 +53,7 @@ pub use computed::Computed;
 pub use failure::Failure;
 pub use flight::{Joined, Landed, Passenger, Pilot};
 pub use key::CacheKey;
+pub use nested::{collect, untracked};
 pub use options::Options;
 pub use store::{Lookup, Store};
 pub use value::Value;

@@ -172,6 +172,11 @@ impl Store {
         &self.core
     }
 
+    // Whether tags mean the same here and there.
+    pub(crate) fn is_same(&self, other: &Store) -> bool {
+        Arc::ptr_eq(&self.core, &other.core) && self.namespace == other.namespace
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -115,14 +115,16 @@ impl Fill {
             request.headers_mut().remove(name);
         }
         let call = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
-        let mut call = std::pin::pin!(call);
-        let called = match tokio::time::timeout_at(deadline, &mut call).await {
+        // What the handler reads from the cache is part of what it answers.
+        let store = self.shared.config.store.clone();
+        let mut call = std::pin::pin!(larder_cache::collect(&store, call));
+        let (called, read) = match tokio::time::timeout_at(deadline, &mut call).await {
             Ok(called) => called,
             Err(_) => {
                 // Nobody waits for it any longer, and it is not stored; its own client still may have it.
                 self.give_up(&permit, pilot, Reason::WaitTooLong).await;
                 tokio::select! {
-                    called = &mut call => return self.pass_on(called, sender),
+                    (called, _) = &mut call => return self.pass_on(called, sender),
                     () = sender.closed() => return,
                 }
             }
@@ -157,7 +159,8 @@ impl Fill {
                 self.give_up(&permit, pilot, reason).await;
                 self.pass_on(Ok(Ok(response)), sender);
             }
-            Ok(plan) => {
+            Ok(mut plan) => {
+                plan.carry(read);
                 let commit = Commit { built_at, permit, head_at: self.now() };
                 self.copy(pilot, response, sender, plan, commit, deadline).await;
             }
@@ -419,5 +422,5 @@ impl Ending {
 }
 
 fn land(pilot: Pilot, landing: Landing, shared: bool) {
-    pilot.land(Landed { result: Ok(Arc::new(landing)), shared });
+    pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
 }

@@ -30,6 +30,17 @@ pub(super) struct Plan {
     pub(super) session: Option<SessionMark>,
 }
 
+impl Plan {
+    /// The response carries these tags too.
+    pub(super) fn carry(&mut self, read: Vec<Tag>) {
+        let before = self.tags.len();
+        self.tags.extend(read);
+        self.tags.sort_unstable();
+        self.tags.dedup();
+        self.own_tags |= self.tags.len() > before;
+    }
+}
+
 /// Whether a response could be stored, by its head.
 pub(super) fn may_store<B>(
     shared: &Shared,
