@@ -13,9 +13,10 @@ impl Cache {
     /// | URL | store |
     /// | --- | --- |
     /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it |
+    /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
     ///
-    /// Parameters for every store: `namespace`, which stores on the network need, since applications share them.
+    /// Parameters for every store: `namespace`, which all but the memory need, since applications share them.
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
     ///
     /// # Errors
@@ -34,9 +35,10 @@ impl Cache {
             "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => {
                 redis(&parsed).await
             }
-            _ => {
-                Err(wrong("unknown kind of cache URL; there are memory://, redis:// and rediss://"))
-            }
+            "file" => file(&parsed),
+            _ => Err(wrong(
+                "unknown kind of cache URL; there are memory://, redis://, rediss:// and file://",
+            )),
         }
     }
 }
@@ -88,4 +90,20 @@ async fn redis(url: &Url) -> Result<Cache> {
     };
     let backend = builder.connect().await?;
     Ok(Cache::builder(backend).namespace(namespace.as_str())?.build())
+}
+
+#[cfg(not(feature = "file"))]
+fn file(_: &Url) -> Result<Cache> {
+    Err(wrong("file:// needs the feature `file`, which this build lacks"))
+}
+
+#[cfg(feature = "file")]
+fn file(url: &Url) -> Result<Cache> {
+    let builder = larder_file::FileBackend::builder().url(url.as_str())?;
+    let Some(namespace) = builder.namespace().cloned() else {
+        return Err(wrong(
+            "a file:// URL needs a namespace, since others may use the directory too: add ?namespace=NAME",
+        ));
+    };
+    Ok(Cache::builder(builder.build()?).namespace(namespace.as_str())?.build())
 }

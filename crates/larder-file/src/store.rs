@@ -156,6 +156,7 @@ impl Backend for FileBackend {
             follows_clock: self.0.clock.is_manual(),
             precision: Duration::from_millis(1),
             max_bytes: Some(self.0.max_value_bytes),
+            default_ttl: self.0.default_ttl,
             ..Abilities::default()
         }
     }

@@ -38,7 +38,6 @@ pub struct Harness<B> {
     namespace: Namespace,
     other: Namespace,
     hands: Option<ManualClock>,
-    default_ttl: Ttl,
     lag: Duration,
     sizes: Sizes,
     second: Option<Make<B>>,
@@ -88,7 +87,6 @@ impl<B: Backend> Harness<B> {
             namespace: name("").expect("the name has allowed characters only"),
             other: name("-2").expect("the name has allowed characters only"),
             hands: None,
-            default_ttl: Ttl::STANDARD,
             lag: Duration::ZERO,
             second: None,
             plant: None,
@@ -154,13 +152,6 @@ impl<B: Backend> Harness<B> {
     #[must_use]
     pub fn with_round_trips(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.round_trips = Some(Box::new(count));
-        self
-    }
-
-    /// What the backend takes [`Ttl::Default`] for. [`Ttl::STANDARD`] unless set.
-    #[must_use]
-    pub fn with_default_ttl(mut self, ttl: Ttl) -> Self {
-        self.default_ttl = ttl;
         self
     }
 
@@ -268,7 +259,7 @@ impl<B: Backend> Harness<B> {
     }
 
     pub(crate) fn default_ttl(&self) -> Ttl {
-        self.default_ttl
+        self.abilities.default_ttl
     }
 
     pub(crate) fn sizes(&self) -> Sizes {

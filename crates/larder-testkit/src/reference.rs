@@ -194,6 +194,7 @@ impl Backend for Reference {
             follows_clock: self.clock.is_manual(),
             precision: Duration::from_nanos(1),
             max_bytes: self.max_bytes,
+            default_ttl: self.default_ttl,
             ..Abilities::default()
         }
     }

@@ -42,11 +42,12 @@
 //! | `memory` | yes | the in-memory backend |
 //! | `redis` | no | Redis and Valkey |
 //! | `axum` | no | keys by the client's URL inside nested routers |
+//! | `file` | no | a directory as the store |
 //! | `json` | no | values as JSON, where asked for |
 //!
 //! # Does not (yet)
 //!
-//! Sessions, gRPC, Memcached, files, SQL databases, tiers: they are designed for and not here.
+//! Sessions, gRPC, Memcached, SQL databases, tiers: they are designed for and not here.
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Lookup, Options, Store, Value,
@@ -56,6 +57,9 @@ pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
 
 #[cfg(feature = "http")]
 pub use larder_http as http;
+
+#[cfg(feature = "file")]
+pub use larder_file::FileBackend;
 
 #[cfg(feature = "memory")]
 pub use larder_memory::MemoryBackend;

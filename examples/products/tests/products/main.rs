@@ -3,6 +3,7 @@
 mod api;
 mod caching;
 mod command;
+mod file;
 mod home;
 mod redis;
 mod service;
