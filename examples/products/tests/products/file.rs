@@ -1,6 +1,7 @@
 //! The scenarios of `caching.rs` over a directory.
 
 use larder::Cache;
+use serde_json::json;
 
 use crate::caching;
 use crate::service::Service;
@@ -33,10 +34,13 @@ over_files! {
 }
 
 #[tokio::test]
-async fn what_was_cached_is_there_after_a_restart() {
+async fn a_change_in_one_process_drops_what_another_has_cached() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Service::start(connect(&folder).await).await;
-    first.warm(&["/api/products/?page=1"]).await;
-    let second = Service::over(first.path(), connect(&folder).await).await;
-    assert_eq!(second.cached_of(&["/api/products/?page=1"]).await, ["/api/products/?page=1"]);
+    let here = Service::start(connect(&folder).await).await;
+    let there = Service::over(here.path(), connect(&folder).await).await;
+    let paths = ["/api/products/?page=1", "/api/products/?page=2", "/api/products/230"];
+    there.warm(&paths).await;
+    here.edit(230, json!({"stock": 77})).await;
+    assert_eq!(there.cached_of(&paths).await, [paths[1]]);
+    assert_eq!(there.get(paths[2]).await.json()["stock"], 77);
 }
