@@ -421,6 +421,52 @@ async fn two_handles_write_one_directory_with_fsync_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_touch_is_never_seen_half() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) =
+        (builder(&directory).build().unwrap(), builder(&directory).build().unwrap());
+    store(&writer, &key("touched"), 100_000).await;
+    let touching = tokio::spawn(async move {
+        for n in 0..1000 {
+            let ttl = Ttl::For(Duration::from_secs(1000 + n));
+            assert!(writer.touch(&key("touched"), ttl).await.unwrap(), "it is there");
+        }
+    });
+    while !touching.is_finished() {
+        assert!(there(&reader, &key("touched")).await, "it is there all the time");
+    }
+    touching.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_stopped_holds_no_reader_up_and_no_writer_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = builder(&directory).build().unwrap();
+    let tags = [Tag::new("t").unwrap()];
+    store(&backend, &key("one"), 10).await;
+    let marks = backend.marks(&shop(), &tags).await.unwrap();
+    // As a process does that was stopped at the worst moment.
+    let other = directory.path().join("larder-v1/locks");
+    let mut held = Vec::new();
+    for n in 0..80 {
+        let name = other.join(format!("{n:02x}"));
+        let file = File::options().write(true).create(true).truncate(false).open(name).unwrap();
+        file.lock().unwrap();
+        held.push(file);
+    }
+    assert!(there(&backend, &key("one")).await, "reading takes no lock");
+    assert_eq!(backend.marks(&shop(), &tags).await.unwrap().tags, marks.tags);
+    let late = backend.put(&key("one"), entry(20), LONG, When::Always).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    let waiting = tokio::spawn({
+        let backend = backend.clone();
+        async move { backend.put(&key("one"), entry(30), LONG, When::Always).await }
+    });
+    drop(held);
+    assert_eq!(waiting.await.unwrap().unwrap(), Outcome::Stored, "it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn opening_looks_at_no_entry() {
     let directory = tempfile::tempdir().unwrap();
     let backend = builder(&directory).build().unwrap();
