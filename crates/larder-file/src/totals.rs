@@ -40,7 +40,7 @@ impl Sum {
         Sum { bytes: charge, files: 1 }
     }
 
-    fn within(self, limit: Sum) -> bool {
+    pub(crate) fn within(self, limit: Sum) -> bool {
         self.bytes <= limit.bytes && self.files <= limit.files
     }
 }
