@@ -91,8 +91,8 @@ impl Inner {
         })
     }
 
-    // Counts a shelf that is held.
-    fn count(&self, shelf: Shelf) -> Result<Vec<Item>> {
+    /// Counts a shelf that is held.
+    pub(crate) fn count(&self, shelf: Shelf) -> Result<Vec<Item>> {
         let items = self.directory.list(shelf).map_err(failed)?;
         self.totals.set(shelf, sum(&items))?;
         Ok(items)

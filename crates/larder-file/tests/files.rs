@@ -1,7 +1,7 @@
 //! What lies in the directory: whose it is, how much, and what is never touched.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -77,6 +77,21 @@ async fn what_stands_in_the_way_is_said_while_configuring() {
     let error = builder(&directory).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert_eq!(fs::read(directory.path().join("larder-v1")).unwrap(), b"a file");
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_user_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("larder-v1");
+    fs::create_dir(&root).unwrap();
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+    // Only the superuser can give a directory away.
+    if chown(&root, Some(65_534), None).is_err() {
+        return;
+    }
+    let error = builder(&directory).build().unwrap_err();
+    assert!(error.to_string().contains("another user"), "{error}");
+    assert_eq!((fs::read_dir(&root).unwrap().count(), mode(&root)), (0, 0o777), "left as it was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
