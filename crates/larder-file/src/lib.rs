@@ -77,6 +77,13 @@
 //! expired, what cleared namespaces left, files that were begun more than an hour ago, and tags that nobody asked for
 //! in 30 days. Opening looks at no entry.
 //!
+//! # What it costs
+//!
+//! A read opens two small files: the namespace's generation and the record. A write takes a lock (one of 64 for
+//! entries, one of 16 for marks), writes one file and renames it; a touch writes 40 bytes in place. Paging lists the 256
+//! directories of entries, a few for each page. A handle keeps at most 82 files open, and has a thread for sweeping.
+//! The first write into a directory whose `totals` are missing counts what is there.
+//!
 //! # When something fails
 //!
 //! | what happens | what callers see |
@@ -92,6 +99,8 @@
 //! * It needs Unix, and a local file system: on NFS, locks and renames do not keep what is promised here. Lifetimes go
 //!   by the host's wall clock; who sets it back prolongs them.
 //! * It works inside a Tokio runtime, on its threads for blocking work: 16 of them at most for each backend.
+//! * A process that forks without starting another program opens the directory anew: the locks would be shared.
+//! * It does not page what lies under the keys of sequences and tags.
 //! * A user's files are that user's alone: two users cannot share a directory.
 //!
 //! # Cancel safety

@@ -48,6 +48,7 @@ impl Inner {
                     }
                     settled = true;
                 }
+                Room::None if self.put_right(hold)? => {}
                 Room::None if self.evict(hold, failures < PATIENCE)? => failures = 0,
                 Room::None if failures == FAILURES => {
                     let words = "the directory is full, and nothing in it can make way";
@@ -90,12 +91,25 @@ impl Inner {
         })
     }
 
-    // Counts a shelf that is held.
-    fn count(&self, shelf: Shelf) -> Result<Vec<Item>> {
+    /// Counts a shelf that is held.
+    pub(crate) fn count(&self, shelf: Shelf) -> Result<Vec<Item>> {
         let items = self.directory.list(shelf).map_err(failed)?;
-        let sum = items.iter().fold(Sum::default(), |sum, item| sum.plus(Sum::one(item.charge)));
-        self.totals.set(shelf, sum)?;
+        self.totals.set(shelf, sum(&items))?;
         Ok(items)
+    }
+
+    // Shelves that claim more than there can be were not counted so: nobody makes way for that. True when it helped.
+    fn put_right(&self, hold: &Hold<'_>) -> Result<bool> {
+        let mut helped = false;
+        for (shelf, claimed) in Shelf::all().zip(self.totals.slots()?) {
+            let Some(claimed) = claimed.filter(|claimed| !claimed.within(self.limit)) else {
+                continue;
+            };
+            if let Some(_held) = self.also_hold(hold, shelf)? {
+                helped |= sum(&self.count(shelf)?) != claimed;
+            }
+        }
+        Ok(helped)
     }
 
     // Removes the least recently used eighth of a sample. False when there was nothing that could go; when patient, also
@@ -160,15 +174,24 @@ impl Inner {
         Ok(self.stripes.try_hold(shelf)?.map(Some))
     }
 
-    /// What the directory holds, as far as anybody has counted.
+    /// What the directory holds. Shelves that nobody has counted are counted.
     pub(crate) fn usage(&self) -> Result<Sum> {
-        let slots = self.totals.slots()?;
-        Ok(slots.into_iter().flatten().fold(Sum::default(), Sum::plus))
+        let mut all = Sum::default();
+        for (shelf, claimed) in Shelf::all().zip(self.totals.slots()?) {
+            all = all.plus(match claimed {
+                Some(claimed) => claimed,
+                None => {
+                    let _hold = self.stripes.hold(shelf)?;
+                    sum(&self.count(shelf)?)
+                }
+            });
+        }
+        Ok(all)
     }
 }
 
-// First the shelf that claims the most, so that a number that was damaged is put right; then the others from a random
-// one on, so that each has its turn. Marks come last: entries make way before them.
+// First the shelf that claims the most, so that a number that is wrong is put right; then the others from a random one
+// on, so that each has its turn. Marks come last: entries make way before them.
 fn order(slots: &Slots) -> impl Iterator<Item = Shelf> {
     let largest = (0..ENTRIES).max_by_key(|at| slots[*at].unwrap_or_default().bytes);
     let start = rand::random::<u16>() as usize;
@@ -181,6 +204,10 @@ fn order(slots: &Slots) -> impl Iterator<Item = Shelf> {
     largest.into_iter().chain(rest).filter(move |at| claims[at % SHELVES]).map(Shelf::at)
 }
 
+fn sum(items: &[Item]) -> Sum {
+    items.iter().fold(Sum::default(), |sum, item| sum.plus(Sum::one(item.charge)))
+}
+
 /// Whether a mark was last asked for so long ago that nobody needs it.
 pub(crate) fn forgotten(used: SystemTime) -> bool {
     age(used) > MARK_LIFE
@@ -191,7 +218,7 @@ const SAMPLE: usize = 64;
 
 const EIGHTH: usize = 8;
 
-const FAILURES: u32 = 1000;
+const FAILURES: u32 = 100;
 
 const PATIENCE: u32 = 5;
 

@@ -339,14 +339,13 @@ impl Inner {
             self.directory.write(place, bytes)?;
             Ok(old)
         });
-        let gone = match &written {
-            Ok(old) => *old,
-            Err(_) => Some(new),
+        // Too much is counted when this fails, until the next sweep.
+        let _ = match &written {
+            Ok(None) => Ok(()),
+            Ok(Some(old)) => self.totals.release(place.shelf, Sum::one(*old)),
+            // Whether it came to be renamed is not known.
+            Err(_) => self.count(place.shelf).map(drop),
         };
-        if let Some(gone) = gone {
-            // Too much is counted when this fails, until the next sweep.
-            let _ = self.totals.release(place.shelf, Sum::one(gone));
-        }
         written.map(drop).map_err(failed)
     }
 
@@ -402,7 +401,8 @@ impl Inner {
             }
             None => entry,
         };
-        let bytes = self.envelope.encode(key.as_ref(), &entry, &time.base)?;
+        let bytes = self.envelope.encode(key.as_ref(), &entry, &time.base);
+        let bytes = bytes.map_err(|error| error.with_backend(NAME))?;
         if bytes.len() as u64 > self.max_value_bytes {
             let words = "the value is larger than max_value_bytes; raise it or store less";
             return Err(Error::new(ErrorKind::TooLarge, words).with_backend(NAME));
@@ -474,18 +474,27 @@ impl Inner {
     }
 
     fn begin(&self, key: &Key, life: Duration) -> Result<Begin> {
+        let begun = |look| match look {
+            Look::Entry(entry) => Some(Begin::Found(entry)),
+            Look::Fill(_) => Some(Begin::Busy),
+            Look::Pass => Some(Begin::Pass),
+            Look::Nothing => None,
+        };
+        // Where nothing is to be written, no lock is needed.
+        if let Some(life) = self.generation(key.namespace())? {
+            let look = self.look(&Place::of(key, life), key, &Time::of(&self.clock))?;
+            if let Some(begin) = begun(look) {
+                return Ok(begin);
+            }
+        }
         let (hold, place) = self.hold(key)?;
         let time = Time::of(&self.clock);
-        Ok(match self.look_held(&hold, &place, key, &time)? {
-            Look::Entry(entry) => Begin::Found(entry),
-            Look::Fill(_) => Begin::Busy,
-            Look::Pass => Begin::Pass,
-            Look::Nothing => {
-                let token = Token::random();
-                self.plant(&hold, &place, token, (false, life), &time)?;
-                Begin::Token(token)
-            }
-        })
+        if let Some(begin) = begun(self.look_held(&hold, &place, key, &time)?) {
+            return Ok(begin);
+        }
+        let token = Token::random();
+        self.plant(&hold, &place, token, (false, life), &time)?;
+        Ok(Begin::Token(token))
     }
 
     // Puts another marker, or none, in the place of the fill marker with that token.

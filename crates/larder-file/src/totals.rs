@@ -4,6 +4,7 @@
 //! before it is written, and what was removed is uncounted afterwards: whoever is killed in between leaves too much
 //! behind and never too little. Whoever counts a shelf, and holds it, puts that right.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -39,7 +40,7 @@ impl Sum {
         Sum { bytes: charge, files: 1 }
     }
 
-    fn within(self, limit: Sum) -> bool {
+    pub(crate) fn within(self, limit: Sum) -> bool {
         self.bytes <= limit.bytes && self.files <= limit.files
     }
 }
@@ -66,7 +67,8 @@ impl Totals {
 
     pub(crate) fn slots(&self) -> Result<Slots> {
         let held = self.0.hold()?;
-        held.file().and_then(read).map_err(failed)
+        let bytes = held.file().and_then(read).map_err(failed)?;
+        Ok(bytes.as_chunks().0.iter().map(sum).collect())
     }
 
     /// Counts what is to be written to a shelf if all stays within the limit. When `settled`, shelves that nobody could
@@ -79,18 +81,26 @@ impl Totals {
         settled: bool,
     ) -> Result<Room> {
         let held = self.0.hold()?;
-        let reserve = |file: &std::fs::File| {
-            let slots = read(file)?;
-            let unknown: Vec<Shelf> =
-                Shelf::all().filter(|shelf| slots[shelf.index()].is_none()).collect();
+        let reserve = |file: &File| {
+            let bytes = read(file)?;
+            let (mut all, mut own, mut unknown) = (more, more, Vec::new());
+            for (index, slot) in bytes.as_chunks().0.iter().enumerate() {
+                match sum(slot) {
+                    Some(sum) => {
+                        all = all.plus(sum);
+                        if index == shelf.index() {
+                            own = own.plus(sum);
+                        }
+                    }
+                    None => unknown.push(Shelf::at(index)),
+                }
+            }
             if !settled && !unknown.is_empty() {
                 return Ok(Room::Unknown(unknown));
             }
-            let sum = slots.iter().flatten().fold(more, |sum, slot| sum.plus(*slot));
-            if !sum.within(limit) {
+            if !all.within(limit) {
                 return Ok(Room::None);
             }
-            let own = slots[shelf.index()].unwrap_or_default().plus(more);
             write(file, shelf, own)?;
             Ok(Room::Given)
         };
@@ -100,9 +110,13 @@ impl Totals {
     /// Uncounts what was removed, or not written after all.
     pub(crate) fn release(&self, shelf: Shelf, less: Sum) -> Result<()> {
         let held = self.0.hold()?;
-        let release = |file: &std::fs::File| match read(file)?[shelf.index()] {
-            Some(sum) => write(file, shelf, sum.minus(less)),
-            None => Ok(()),
+        let release = |file: &File| {
+            let mut slot = [0; SLOT];
+            let length = file.read_at(&mut slot, (shelf.index() * SLOT) as u64)?;
+            match sum(&slot).filter(|_| length == SLOT) {
+                Some(sum) => write(file, shelf, sum.minus(less)),
+                None => Ok(()),
+            }
         };
         held.file().and_then(release).map_err(failed)
     }
@@ -114,8 +128,9 @@ impl Totals {
     }
 }
 
-fn read(file: &std::fs::File) -> io::Result<Slots> {
-    let mut bytes = [0xff; SHELVES * SLOT];
+// Zeros where the file is too short.
+fn read(file: &File) -> io::Result<[u8; SHELVES * SLOT]> {
+    let mut bytes = [0; SHELVES * SLOT];
     let mut length = 0;
     while length < bytes.len() {
         match file.read_at(&mut bytes[length..], length as u64) {
@@ -125,24 +140,38 @@ fn read(file: &std::fs::File) -> io::Result<Slots> {
             Err(error) => return Err(error),
         }
     }
-    let slot = |slot: &[u8]| {
-        let number = |at: usize| {
-            slot.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
-        };
-        // Written as one more, so that the zeros of a file that has grown stand for nothing known.
-        match (number(0), number(8)) {
-            (0 | u64::MAX, _) => None,
-            (bytes, files) => Some(Sum { bytes: bytes - 1, files }),
-        }
-    };
-    Ok(bytes.chunks_exact(SLOT).map(slot).collect())
+    Ok(bytes)
 }
 
-fn write(file: &std::fs::File, shelf: Shelf, sum: Sum) -> io::Result<()> {
-    let mut slot = [0; SLOT];
-    slot[..8].copy_from_slice(&sum.bytes.min(u64::MAX - 2).saturating_add(1).to_be_bytes());
-    slot[8..].copy_from_slice(&sum.files.to_be_bytes());
-    file.write_all_at(&slot, (shelf.index() * SLOT) as u64)
+// Bytes are written as one more than they are, so that zeros stand for nothing known.
+fn sum(slot: &[u8; SLOT]) -> Option<Sum> {
+    let number = u128::from_be_bytes(*slot);
+    let (bytes, files) = ((number >> 64) as u64, number as u64);
+    bytes.checked_sub(1).map(|bytes| Sum { bytes, files })
+}
+
+fn write(file: &File, shelf: Shelf, sum: Sum) -> io::Result<()> {
+    let number = u128::from(sum.bytes.saturating_add(1)) << 64 | u128::from(sum.files);
+    file.write_all_at(&number.to_be_bytes(), (shelf.index() * SLOT) as u64)
 }
 
 const SLOT: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_nothing_is_unknown() {
+        let file = tempfile::tempfile().unwrap();
+        let (first, last) = (Shelf::at(0), Shelf::at(SHELVES - 1));
+        let some = Sum { bytes: 8192, files: 2 };
+        write(&file, last, some).unwrap();
+        write(&file, first, Sum::default()).unwrap();
+        let bytes = read(&file).unwrap();
+        let sums: Vec<_> = bytes.as_chunks().0.iter().map(sum).collect();
+        assert_eq!((sums[0], sums[1], sums[SHELVES - 1]), (Some(Sum::default()), None, Some(some)));
+        write(&file, last, Sum { bytes: u64::MAX, files: u64::MAX }).unwrap();
+        assert!(sum(&read(&file).unwrap().as_chunks().0[SHELVES - 1]).is_some());
+    }
+}

@@ -1,7 +1,7 @@
 //! What lies in the directory: whose it is, how much, and what is never touched.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -77,6 +77,21 @@ async fn what_stands_in_the_way_is_said_while_configuring() {
     let error = builder(&directory).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert_eq!(fs::read(directory.path().join("larder-v1")).unwrap(), b"a file");
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_user_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("larder-v1");
+    fs::create_dir(&root).unwrap();
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+    // Only the superuser can give a directory away.
+    if chown(&root, Some(65_534), None).is_err() {
+        return;
+    }
+    let error = builder(&directory).build().unwrap_err();
+    assert!(error.to_string().contains("another user"), "{error}");
+    assert_eq!((fs::read_dir(&root).unwrap().count(), mode(&root)), (0, 0o777), "left as it was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -363,13 +378,14 @@ async fn numbers_that_were_lost_or_damaged_are_counted_again() {
         store(&backend, &key(&n.to_string()), 10).await;
     }
     fs::remove_file(&totals).unwrap();
+    assert_eq!(backend.usage().await.unwrap().files, 50);
+    fs::remove_file(&totals).unwrap();
     store(&backend, &key("50"), 10).await;
     assert_eq!(backend.usage().await.unwrap().files, 51);
+    // Every shelf claims more than there can be: what is there stays all the same.
     fs::write(&totals, vec![0x7f; 10_000]).unwrap();
     store(&backend, &key("51"), 10).await;
-    backend.sweep().await.unwrap();
-    let usage = backend.usage().await.unwrap();
-    assert!(usage.files <= 52, "{usage:?}");
+    assert_eq!(backend.usage().await.unwrap().files, 52);
     fs::write(&totals, "").unwrap();
     store(&backend, &key("52"), 10).await;
     let count = files(&directory.path().join("larder-v1/entries")).len();
@@ -418,6 +434,52 @@ async fn two_handles_write_one_directory_with_fsync_too() {
     store(&first, &key("one"), 10).await;
     assert!(second.remove(&key("one"), None).await.unwrap());
     assert!(!there(&first, &key("one")).await, "the other removed it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_touch_is_never_seen_half() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) =
+        (builder(&directory).build().unwrap(), builder(&directory).build().unwrap());
+    store(&writer, &key("touched"), 100_000).await;
+    let touching = tokio::spawn(async move {
+        for n in 0..1000 {
+            let ttl = Ttl::For(Duration::from_secs(1000 + n));
+            assert!(writer.touch(&key("touched"), ttl).await.unwrap(), "it is there");
+        }
+    });
+    while !touching.is_finished() {
+        assert!(there(&reader, &key("touched")).await, "it is there all the time");
+    }
+    touching.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_stopped_holds_no_reader_up_and_no_writer_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = builder(&directory).build().unwrap();
+    let tags = [Tag::new("t").unwrap()];
+    store(&backend, &key("one"), 10).await;
+    let marks = backend.marks(&shop(), &tags).await.unwrap();
+    // As a process does that was stopped at the worst moment.
+    let other = directory.path().join("larder-v1/locks");
+    let mut held = Vec::new();
+    for n in 0..80 {
+        let name = other.join(format!("{n:02x}"));
+        let file = File::options().write(true).create(true).truncate(false).open(name).unwrap();
+        file.lock().unwrap();
+        held.push(file);
+    }
+    assert!(there(&backend, &key("one")).await, "reading takes no lock");
+    assert_eq!(backend.marks(&shop(), &tags).await.unwrap().tags, marks.tags);
+    let late = backend.put(&key("one"), entry(20), LONG, When::Always).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    let waiting = tokio::spawn({
+        let backend = backend.clone();
+        async move { backend.put(&key("one"), entry(30), LONG, When::Always).await }
+    });
+    drop(held);
+    assert_eq!(waiting.await.unwrap().unwrap(), Outcome::Stored, "it goes on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,6 +75,12 @@ fn begun(child: &mut Child) {
     assert!(begun, "the child begins");
 }
 
+fn kill(mut child: Child) {
+    assert!(child.try_wait().unwrap().is_none(), "a child writes until it is killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 // What a child does. Without the variable, nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[allow(clippy::print_stdout)]
@@ -141,7 +147,8 @@ async fn count(backend: &FileBackend) -> Result<(), Error> {
     Ok(())
 }
 
-/// A hundred children are killed at random moments; after each, what can be read is right, and writing goes on.
+/// A hundred children are killed at random moments, while another one writes; after each, what can be read is right,
+/// and writing goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wrong_byte_after_a_kill() {
     let kills = std::env::var("LARDER_KILLS").ok().and_then(|kills| kills.parse().ok());
@@ -150,13 +157,15 @@ async fn no_wrong_byte_after_a_kill() {
     let mut random: StdRng = rand::make_rng();
     let tag = Tag::new("t").unwrap();
     let (mut read, mut last) = (0, Sequence::NONE);
+    let mut victim = start(root, "write");
+    begun(&mut victim);
     for round in 0..kills.unwrap_or(100) {
-        let mut child = start(root, "write");
-        begun(&mut child);
+        let mut other = start(root, "write");
+        begun(&mut other);
         // When it is killed decides nothing: every moment is as good as another.
         std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill(victim);
+        victim = other;
 
         let backend = open(root);
         for n in 0..KEYS {
@@ -181,6 +190,7 @@ async fn no_wrong_byte_after_a_kill() {
         assert_eq!(stored, Outcome::Stored);
         assert!(backend.usage().await.unwrap().bytes <= 256 * 4096, "round {round}");
     }
+    kill(victim);
     assert!(read > 0, "the children have written");
 
     // What is counted is what is there, as soon as somebody has counted.
