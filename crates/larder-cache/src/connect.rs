@@ -35,7 +35,8 @@ impl Cache {
             "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => {
                 redis(&parsed).await
             }
-            "file" => file(&parsed),
+            // As it was written: the parser makes a relative path absolute.
+            "file" => file(url),
             _ => Err(wrong(
                 "unknown kind of cache URL; there are memory://, redis://, rediss:// and file://",
             )),
@@ -93,13 +94,13 @@ async fn redis(url: &Url) -> Result<Cache> {
 }
 
 #[cfg(not(feature = "file"))]
-fn file(_: &Url) -> Result<Cache> {
+fn file(_: &str) -> Result<Cache> {
     Err(wrong("file:// needs the feature `file`, which this build lacks"))
 }
 
 #[cfg(feature = "file")]
-fn file(url: &Url) -> Result<Cache> {
-    let builder = larder_file::FileBackend::builder().url(url.as_str())?;
+fn file(url: &str) -> Result<Cache> {
+    let builder = larder_file::FileBackend::builder().url(url)?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a file:// URL needs a namespace, since others may use the directory too: add ?namespace=NAME",

@@ -239,6 +239,7 @@ async fn urls_that_are_wrong_say_what_to_write() {
         ("memory://?max_bytes=1", "4096"),
         ("memory://?namespace=No%20Good", "namespace"),
         ("file:///var/cache/shop", if cfg!(feature = "file") { "namespace" } else { "feature" }),
+        ("file:cache", if cfg!(feature = "file") { "file://" } else { "feature" }),
         (
             "redis://:secret@localhost/1",
             if cfg!(feature = "redis") { "namespace" } else { "feature" },
