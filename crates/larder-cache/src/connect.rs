@@ -12,7 +12,7 @@ impl Cache {
     ///
     /// | URL | store |
     /// | --- | --- |
-    /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it |
+    /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it, `default_ttl` (5 m) is what values live |
     /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
     ///
@@ -56,10 +56,11 @@ fn memory(url: &Url) -> Result<Cache> {
         match &*name {
             "max_bytes" => builder = builder.max_bytes(parse::size(&name, &value)?),
             "max_entry_bytes" => builder = builder.max_entry_bytes(parse::size(&name, &value)?),
+            "default_ttl" => builder = builder.default_ttl(parse::lifetime(&name, &value)?),
             "namespace" => namespace = Some(value.into_owned()),
             _ => {
                 return Err(wrong(
-                    "unknown parameter in a memory:// URL; there are max_bytes, max_entry_bytes and namespace",
+                    "unknown parameter in a memory:// URL; there are max_bytes, max_entry_bytes, default_ttl and namespace",
                 ));
             }
         }

@@ -230,6 +230,19 @@ async fn keys_that_cannot_be_are_errors_on_every_call() {
 }
 
 #[tokio::test]
+async fn a_url_sets_what_it_names() {
+    let url = "memory://?max_bytes=1MiB&default_ttl=2h&namespace=shop";
+    let cache = Cache::connect(url).await.unwrap();
+    cache.set("k", 1_i64).await.unwrap();
+    let Remaining::For(left) = cache.ttl("k").await.unwrap() else { panic!("it has an end") };
+    assert!(left > Duration::from_secs(7000) && left <= Duration::from_secs(7200), "{left:?}");
+    assert_eq!(cache.store().namespace().as_str(), "shop");
+    let forever = Cache::connect("memory://?default_ttl=forever").await.unwrap();
+    forever.set("k", 1_i64).await.unwrap();
+    assert_eq!(forever.ttl("k").await.unwrap(), Remaining::Forever);
+}
+
+#[tokio::test]
 async fn urls_that_are_wrong_say_what_to_write() {
     for (url, words) in [
         ("nonsense", "memory://"),

@@ -12,7 +12,16 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Ttl};
+
+/// A [duration], or `forever`.
+///
+/// # Errors
+///
+/// [`Configuration`](ErrorKind::Configuration), naming the parameter, for anything else.
+pub fn lifetime(parameter: &str, text: &str) -> Result<Ttl> {
+    if text == "forever" { Ok(Ttl::Forever) } else { duration(parameter, text).map(Ttl::For) }
+}
 
 /// A number with a unit: `250ms`, `5s`, `10m`, `2h` or `30d`.
 ///

@@ -89,8 +89,7 @@ impl Builder {
                     value.parse().map_err(|_| wrong("max_files is a number: 100000"))?;
             }
             "max_value_bytes" => self.max_value_bytes = Some(parse::size(name, value)?),
-            "default_ttl" if value == "forever" => self.default_ttl = Ttl::Forever,
-            "default_ttl" => self.default_ttl = Ttl::For(parse::duration(name, value)?),
+            "default_ttl" => self.default_ttl = parse::lifetime(name, value)?,
             "fsync" => {
                 self.fsync = value.parse().map_err(|_| wrong("fsync is true or false"))?;
             }

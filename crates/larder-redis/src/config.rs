@@ -139,11 +139,11 @@ impl Builder {
     fn parameter(mut self, name: &str, value: &str) -> Result<Self> {
         match name {
             "namespace" => self.namespace = Some(Namespace::new(value)?),
-            "default_ttl" => self.default_ttl = lifetime(name, value)?,
+            "default_ttl" => self.default_ttl = parse::lifetime(name, value)?,
             "connect_timeout" => self.connect_timeout = parse::duration(name, value)?,
             "response_timeout" => self.response_timeout = parse::duration(name, value)?,
             "generation_max_age" => self.generation_max_age = parse::duration(name, value)?,
-            "mark_ttl" => self.mark_ttl = lifetime(name, value)?,
+            "mark_ttl" => self.mark_ttl = parse::lifetime(name, value)?,
             "max_value_bytes" => self.max_value_bytes = parse::size(name, value)?,
             "db" if matches!(self.address, Address::Unix(_)) => self.database = database(value)?,
             "user" if matches!(self.address, Address::Unix(_)) => {
@@ -353,10 +353,6 @@ fn database(text: &str) -> Result<i64> {
     text.parse::<u16>()
         .map(i64::from)
         .map_err(|_| wrong("the URL's path is the number of a database; write redis://host:6379/0"))
-}
-
-fn lifetime(name: &str, text: &str) -> Result<Ttl> {
-    if text == "forever" { Ok(Ttl::Forever) } else { parse::duration(name, text).map(Ttl::For) }
 }
 
 const PORT: u16 = 6379;
