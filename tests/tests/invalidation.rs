@@ -437,4 +437,10 @@ async fn rows_that_a_handler_reads_drop_the_responses_that_show_them() {
     assert!(!site.get("/2-3").await.hit());
     assert!(site.get("/3-4").await.hit(), "it shows no such row");
     assert!(site.get("/1-2").await.hit(), "and it is stored anew");
+
+    // More than an entry may carry: said, and not left to be wondered about.
+    let many: Vec<String> = (0..513).map(|id| id.to_string()).collect();
+    let target = format!("/{}", many.join("-"));
+    assert!(site.get(&target).await.because("too-many-tags"));
+    assert!(site.get(&format!("/{}", many[1..].join("-"))).await.told().contains("stored"));
 }

@@ -19,7 +19,8 @@ impl Cache {
     /// error is given to every caller and nothing is stored; so is a panic, as a [`Failure`].
     ///
     /// The tags of what the computation reads from this cache, in its own task, are handed up: the value carries them
-    /// too, so that what drops a part drops the whole. [`untracked`](crate::untracked) reads hand nothing up.
+    /// too, so that what drops a part drops the whole. [`untracked`](crate::untracked) reads hand nothing up. A value with
+    /// more than 512 tags is not stored.
     ///
     /// A caller waits at most [`Options::wait`] for somebody else's computation, then it computes for itself. With
     /// [`Options::stale_for`] the last good value stands in for a computation that fails, and with the timeouts for one

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_core::envelope::MAX_TAGS;
 use larder_core::{
     Begin, Entry, Key, Moment, Outcome, Result as StoreResult, Revision, Sequence, Tag, Token, Ttl,
     When,
@@ -85,6 +86,12 @@ impl<T: Value> Fill<T> {
         tags.extend(read);
         tags.sort_unstable();
         tags.dedup();
+        if tags.len() > MAX_TAGS {
+            tracing::warn!(
+                tags = tags.len(),
+                "a computed value carries more than 512 tags, those of what it read included, and is not stored"
+            );
+        }
         Ok(tags)
     }
 

@@ -138,7 +138,7 @@ impl Fill {
             }
         };
         let planned = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            plan(&self.shared, &self.snapshot, self.facts, &response, sent)
+            plan(&self.shared, &self.snapshot, self.facts, &response, sent, &read)
         }));
         let planned = match planned {
             Ok(planned) => planned,
@@ -159,8 +159,7 @@ impl Fill {
                 self.give_up(&permit, pilot, reason).await;
                 self.pass_on(Ok(Ok(response)), sender);
             }
-            Ok(mut plan) => {
-                plan.carry(read);
+            Ok(plan) => {
                 let commit = Commit { built_at, permit, head_at: self.now() };
                 self.copy(pilot, response, sender, plan, commit, deadline).await;
             }

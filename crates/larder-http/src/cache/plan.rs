@@ -7,6 +7,7 @@ use http::header::{self, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body;
 use larder_core::Tag;
+use larder_core::envelope::MAX_TAGS;
 use larder_http_rules::vary::Coding;
 use larder_http_rules::{Reason, RequestFacts, RouteRule, Stored as Storable, Times, storable};
 
@@ -30,17 +31,6 @@ pub(super) struct Plan {
     pub(super) session: Option<SessionMark>,
 }
 
-impl Plan {
-    /// The response carries these tags too.
-    pub(super) fn carry(&mut self, read: Vec<Tag>) {
-        let before = self.tags.len();
-        self.tags.extend(read);
-        self.tags.sort_unstable();
-        self.tags.dedup();
-        self.own_tags |= self.tags.len() > before;
-    }
-}
-
 /// Whether a response could be stored, by its head.
 pub(super) fn may_store<B>(
     shared: &Shared,
@@ -52,16 +42,17 @@ where
     B: Body,
 {
     let wall = shared.config.store.clock().wall();
-    plan(shared, snapshot, facts, response, wall).map(drop)
+    plan(shared, snapshot, facts, response, wall, &[]).map(drop)
 }
 
-/// How a response is to be stored, or why not.
+/// How a response is to be stored, or why not. `read` are the tags of what the handler read from the cache.
 pub(super) fn plan<B: Body>(
     shared: &Shared,
     snapshot: &Snapshot,
     facts: RequestFacts,
     response: &Response<B>,
     sent: SystemTime,
+    read: &[Tag],
 ) -> Result<Plan, Reason> {
     let config = &shared.config;
     let head = RequestHead::from(snapshot);
@@ -136,9 +127,13 @@ pub(super) fn plan<B: Body>(
     for tag in hints.iter().flat_map(|hints| &hints.tags) {
         tags.push(Tag::new(tag).map_err(|_| Reason::InvalidTag)?);
     }
+    tags.extend_from_slice(read);
     let own_tags = tags.iter().any(|tag| !config.tags.contains(tag));
     tags.sort_unstable();
     tags.dedup();
+    if tags.len() > MAX_TAGS {
+        return Err(Reason::TooManyTags);
+    }
     Ok(Plan {
         storable,
         verbatim: list.verbatim(head.headers()),
