@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use larder_core::{Entry, Key, Outcome, Put, Result, When};
 
-use crate::nested;
-use crate::value::from_entry;
 use crate::{Cache, CacheKey, Options, Value};
 
 impl Cache {
@@ -24,13 +22,8 @@ impl Cache {
         let keys = names.iter().map(|name| self.key(name)).collect::<Result<Vec<_>>>()?;
         let entries = self.open(self.store().lookup_many(&keys).await, Vec::new)?;
         let now = self.store().clock().now();
-        let fresh = |entry: &Entry| self.fresh(entry, now);
-        let read = |entry: Option<Entry>| {
-            let entry = entry.filter(fresh)?;
-            nested::note(self.store(), entry.tags());
-            from_entry(&entry)
-        };
-        let values = entries.into_iter().map(read);
+        let fresh = |entry: &Entry| entry.is_fresh(now);
+        let values = entries.into_iter().map(|entry| self.read(&entry.filter(fresh)?));
         Ok(names.into_iter().zip(values).filter_map(|(name, v)| Some((name, v?))).collect())
     }
 

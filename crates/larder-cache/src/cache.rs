@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{
-    Backend, Counter, Entry, Error, ErrorKind, Key, Moment, Namespace, Outcome, Peek, Remaining,
-    Result, Sequence, Tag, Ttl, When,
+    Backend, Counter, Entry, Error, ErrorKind, Key, Namespace, Outcome, Peek, Remaining, Result,
+    Sequence, Tag, Ttl, When,
 };
 
 use crate::key::{self, CacheKey};
 use crate::nested;
 use crate::store::{Core, Lookup, Store};
-use crate::value::{from_entry, to_entry};
+use crate::value::{from_entry, to_kept_entry};
 use crate::{Codec, Options, Value};
 
 /// A cache: typed values in one namespace of a store. A clone is one reference count and the same cache.
@@ -256,7 +256,8 @@ impl Cache {
                 }
             }
         };
-        Ok(self.fresh(&entry, now).then(|| self.read(&entry)).flatten())
+        // Stale values are for computing alone.
+        Ok(entry.is_fresh(now).then(|| self.read(&entry)).flatten())
     }
 
     /// Reads a value, stale or not, and tells what it is: for those who want to know why there is none.
@@ -282,7 +283,7 @@ impl Cache {
             Lookup::Invalidated(_) => return Ok(Found::Unusable),
             Lookup::Miss => return Ok(Found::Missing),
         };
-        let fresh = self.fresh(&entry, self.0.store.clock().now());
+        let fresh = entry.is_fresh(self.0.store.clock().now());
         Ok(match self.read(&entry) {
             Some(value) if fresh => Found::Fresh(value),
             Some(value) => Found::Stale(value),
@@ -290,18 +291,13 @@ impl Cache {
         })
     }
 
-    fn read<T: Value>(&self, entry: &Entry) -> Option<Arc<T>> {
+    pub(crate) fn read<T: Value>(&self, entry: &Entry) -> Option<Arc<T>> {
         let value = from_entry(entry);
         match value {
             Some(_) => nested::note(self.store(), entry.tags()),
             None => tracing::warn!("a cached value does not decode as the type it is read as"),
         }
         value
-    }
-
-    // Stale values are for computing alone.
-    pub(crate) fn fresh(&self, entry: &Entry, now: Moment) -> bool {
-        entry.times().is_none_or(|times| times.fresh(now))
     }
 
     /// Reads a value together with the records of the tags that it is known to carry: one round trip where
@@ -327,7 +323,7 @@ impl Cache {
                 }
             }
         };
-        let fresh = self.fresh(&entry, self.0.store.clock().now());
+        let fresh = entry.is_fresh(self.0.store.clock().now());
         Ok(fresh.then(|| self.read(&entry)).flatten())
     }
 
@@ -376,10 +372,7 @@ impl Cache {
 
     // An entry for a value, and for how long it is kept.
     pub(crate) fn entry<T: Value>(&self, value: Arc<T>, options: &Options) -> Result<(Entry, Ttl)> {
-        let abilities = self.0.store.abilities();
-        let (ttl, fresh) = options.kept(options.ttl, abilities.default_ttl);
-        let entry = to_entry(value, self.0.codec, abilities.local)?;
-        Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
+        to_kept_entry(value, self.0.codec, self.0.store.abilities(), options, options.ttl)
     }
 
     async fn write<T: Value>(
@@ -473,11 +466,11 @@ impl Cache {
         let key = self.key(&key)?;
         let now = self.0.store.clock().now();
         match self.0.store.peek_at(key.as_ref(), now) {
-            Peek::Hit(entry) => Ok(self.fresh(&entry, now)),
+            Peek::Hit(entry) => Ok(entry.is_fresh(now)),
             Peek::Miss => Ok(false),
             Peek::Ask => {
                 let found = self.open(self.0.store.lookup(&key, &[]).await, || Lookup::Miss)?;
-                Ok(matches!(found, Lookup::Hit(entry) if self.fresh(&entry, now)))
+                Ok(matches!(found, Lookup::Hit(entry) if entry.is_fresh(now)))
             }
         }
     }

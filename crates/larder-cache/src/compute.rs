@@ -164,8 +164,7 @@ impl Computing<'_> {
             return Seen::Unusable(Some(entry.revision()));
         };
         let now = self.store.clock().now();
-        let fresh = entry.times().is_none_or(|times| times.fresh(now));
-        match fresh {
+        match entry.is_fresh(now) {
             true => Seen::Fresh(Previous { entry, value }),
             false if self.options.stale_for.is_zero() => Seen::Unusable(Some(entry.revision())),
             false => Seen::Stale(Previous { entry, value }),

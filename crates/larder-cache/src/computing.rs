@@ -124,7 +124,7 @@ impl Cache {
         // The usual case: a hit in memory, for which no computing needs to be set up.
         let now = store.clock().now();
         let usable = |entry: &Entry, now: Moment| {
-            self.fresh(entry, now) && !options.refreshes(entry.times(), now)
+            entry.is_fresh(now) && !options.refreshes(entry.times(), now)
         };
         if let Peek::Hit(entry) = store.peek_at(key.as_ref(), now)
             && usable(&entry, now)

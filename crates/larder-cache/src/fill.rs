@@ -14,7 +14,7 @@ use larder_core::{
 use crate::compute::{Previous, nothing_to_keep, settled};
 use crate::flight::{Landed, Pilot};
 use crate::nested;
-use crate::value::{from_entry, to_entry};
+use crate::value::{from_entry, to_kept_entry};
 use crate::{Codec, Computed, Failure, Options, Store, Value};
 
 // How long a fill marker lives without being renewed.
@@ -128,7 +128,7 @@ impl<T: Value> Fill<T> {
 
     async fn usable(&self, entry: &Entry) -> Option<Arc<T>> {
         let now = self.store.clock().now();
-        if entry.times().is_some_and(|times| !times.fresh(now)) {
+        if !entry.is_fresh(now) {
             return None;
         }
         if !entry.tags().is_empty() && !entry.has_marks() {
@@ -193,11 +193,8 @@ impl<T: Value> Fill<T> {
         let abilities = self.store.abilities();
         let ttl = computed.ttl.unwrap_or(self.options.ttl);
         let ttl = self.options.jittered(ttl, abilities.default_ttl);
-        let (ttl, fresh) = self.options.kept(ttl, abilities.default_ttl);
-        let entry = to_entry(value, self.codec, abilities.local)?;
-        let entry = entry.with_tags(tags.iter().cloned());
-        let entry = entry.with_built_at(built_at);
-        Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
+        let (entry, ttl) = to_kept_entry(value, self.codec, abilities, &self.options, ttl)?;
+        Ok((entry.with_tags(tags.iter().cloned()).with_built_at(built_at), ttl))
     }
 
     // A computation failed. The stale value is good for another while, on every node, and no longer than it was.

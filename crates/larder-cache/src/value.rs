@@ -3,13 +3,13 @@
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-use larder_core::{Encoded, Entry, Live, Payload, Result};
+use larder_core::{Abilities, Encoded, Entry, Live, Payload, Result, Ttl};
 use serde::Serialize;
 use serde::de::value::{Error as PlainError, I64Deserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 
-use crate::Codec;
 use crate::codec::decode;
+use crate::{Codec, Options};
 
 /// What can be cached: anything that serde can write and read and that threads can share.
 pub trait Value: Serialize + DeserializeOwned + Send + Sync + 'static {}
@@ -39,7 +39,7 @@ impl<T: Serialize + Send + Sync + 'static> Live for Typed<T> {
 
 /// An entry for a value. With `keep_live` the value itself is kept and not its bytes; that it can be encoded is checked
 /// all the same.
-pub(crate) fn to_entry<T: Value>(value: Arc<T>, codec: Codec, keep_live: bool) -> Result<Entry> {
+fn to_entry<T: Value>(value: Arc<T>, codec: Codec, keep_live: bool) -> Result<Entry> {
     if let Some(integer) = as_integer(&*value) {
         return Ok(Entry::integer(integer));
     }
@@ -48,6 +48,19 @@ pub(crate) fn to_entry<T: Value>(value: Arc<T>, codec: Codec, keep_live: bool) -
     }
     let encoded_len = OnceLock::from(codec.encoded_len(&*value)?);
     Ok(Entry::live(Arc::new(Typed { value, codec, encoded_len })))
+}
+
+/// An entry for a value that these options keep, and for how long: its lifetime and what it is kept beyond that.
+pub(crate) fn to_kept_entry<T: Value>(
+    value: Arc<T>,
+    codec: Codec,
+    abilities: &Abilities,
+    options: &Options,
+    ttl: Ttl,
+) -> Result<(Entry, Ttl)> {
+    let (ttl, fresh) = options.kept(ttl, abilities.default_ttl);
+    let entry = to_entry(value, codec, abilities.local)?;
+    Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
 }
 
 /// The value of an entry, shared with every other reader; `None` when it is none of that type.

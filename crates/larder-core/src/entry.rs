@@ -281,6 +281,12 @@ impl Entry {
         self.0.times.as_ref()
     }
 
+    /// Whether it may be used without a second thought at that moment, as far as its times tell: true where it has none.
+    #[inline]
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        self.0.times.is_none_or(|times| times.fresh(now))
+    }
+
     /// What is left of its lifetime: `None` for ever.
     pub fn remaining(&self, now: Moment) -> Option<Duration> {
         self.0.times.and_then(|times| times.expires).map(|expires| expires.since(now))
