@@ -135,6 +135,12 @@ impl Drop for Service {
     }
 }
 
+/// A cache with time enough, so that a busy machine does not turn a slow answer into an outage.
+pub(crate) async fn patient(url: &str) -> Cache {
+    let url = format!("{url}&read_budget=60s&write_budget=60s");
+    Cache::connect(&url).await.unwrap()
+}
+
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
