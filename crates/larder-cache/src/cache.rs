@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use larder_core::{
-    Backend, Entry, Error, ErrorKind, Key, KeyBuf, Namespace, Outcome, Peek, Remaining, Result,
-    Tag, Ttl, When,
+    Backend, Entry, Error, ErrorKind, Key, KeyBuf, KeyRef, Namespace, Outcome, Peek, Remaining,
+    Result, Tag, Ttl, When,
 };
 
 use crate::builder::Builder;
@@ -187,7 +187,10 @@ impl Cache {
     /// When the key cannot be used; see also [the table](Cache#when-the-store-fails).
     pub async fn get<T: Value>(&self, key: impl CacheKey) -> Result<Option<Arc<T>>> {
         let buf = self.buf(&key);
-        let borrowed = buf.as_ref()?;
+        self.get_at(buf.as_ref()?).await
+    }
+
+    pub(crate) async fn get_at<T: Value>(&self, borrowed: KeyRef<'_>) -> Result<Option<Arc<T>>> {
         let now = self.0.store.clock().now();
         let entry = match self.0.store.peek_at(borrowed, now) {
             Peek::Hit(entry) => entry,
@@ -345,11 +348,14 @@ impl Cache {
     ///
     /// When the removal was not confirmed. The key then reads as empty on this node until it is.
     pub async fn delete(&self, key: impl CacheKey) -> Result<bool> {
-        let key = self.key(&key)?;
+        self.delete_at(&self.key(&key)?).await
+    }
+
+    pub(crate) async fn delete_at(&self, key: &Key) -> Result<bool> {
         let store = &self.0.store;
-        store.detach(&key);
-        let removed = store.remove(&key, None).await;
-        store.detach(&key);
+        store.detach(key);
+        let removed = store.remove(key, None).await;
+        store.detach(key);
         removed
     }
 

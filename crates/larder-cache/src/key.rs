@@ -4,7 +4,7 @@ use std::fmt;
 
 use larder_core::{Key, KeyBuf};
 
-/// A name for a cached value: text, a number, or a tuple of them.
+/// A name for a cached value: text, bytes, a number, a truth value, one of them that may be absent, or a tuple of them.
 ///
 /// The parts of a tuple are framed: `("ab", "c")` and `("a", "bc")` are different keys.
 ///
@@ -19,7 +19,7 @@ use larder_core::{Key, KeyBuf};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name a cached value",
-    note = "use text, an integer, or a tuple of up to four of them"
+    note = "use text, bytes, an integer, a bool, an `Option` of one, or a tuple of up to four of them"
 )]
 pub trait CacheKey {
     /// Adds this name's parts.
@@ -29,6 +29,7 @@ pub trait CacheKey {
 // The first part of a key says which room of the namespace it is in; see ARCHITECTURE.md.
 pub(crate) const DATA: &str = "d";
 pub(crate) const VERSIONS: &str = "dv";
+pub(crate) const FRAGMENTS: &str = "f";
 pub(crate) const LOCKS: &str = "l";
 
 /// A key that the store told, part by part; see [`Cache::keys`](crate::Cache::keys). It can be used like any other.
@@ -86,6 +87,28 @@ impl CacheKey for String {
 impl<K: CacheKey + ?Sized> CacheKey for &K {
     fn write(&self, buf: &mut KeyBuf) {
         (**self).write(buf);
+    }
+}
+
+impl CacheKey for [u8] {
+    fn write(&self, buf: &mut KeyBuf) {
+        buf.push(self);
+    }
+}
+
+impl CacheKey for bool {
+    fn write(&self, buf: &mut KeyBuf) {
+        buf.push(if *self { "true" } else { "false" });
+    }
+}
+
+/// Nothing is another key than the empty text.
+impl<K: CacheKey> CacheKey for Option<K> {
+    fn write(&self, buf: &mut KeyBuf) {
+        match self {
+            Some(key) => key.write(buf),
+            None => buf.push_optional(None::<&[u8]>),
+        }
     }
 }
 

@@ -26,7 +26,7 @@
 //!
 //! # Does not (yet)
 //!
-//! Tiers, a bus between nodes and fragments are not here yet.
+//! Tiers and a bus between nodes are not here yet.
 
 mod barred;
 mod batch;
@@ -43,6 +43,8 @@ mod erased;
 mod failure;
 mod fill;
 mod flight;
+mod fragment;
+mod here;
 mod invalidating;
 mod key;
 mod lock;
@@ -59,6 +61,7 @@ pub use codec::Codec;
 pub use computed::Computed;
 pub use failure::Failure;
 pub use flight::{Joined, Landed, Passenger, Pilot};
+pub use fragment::{Fragment, Rendering};
 pub use invalidating::KeyPage;
 pub use key::{CacheKey, KeyName};
 pub use lock::Lock;

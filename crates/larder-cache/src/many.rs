@@ -7,12 +7,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_core::{Entry, Key, Tag};
+use larder_core::{Entry, Key, Sequence, Tag};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::compute::{Computing, Otherwise, Previous, Seen, settled, unpack};
-use crate::fill::{Fill, HOLD};
+use crate::fill::{Fill, HOLD, Permit};
 use crate::flight::{Joined, Passenger, Pilot};
 use crate::nested;
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
@@ -83,22 +83,29 @@ impl Cache {
     }
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A key that this call waits for.
-struct Awaited<K, T> {
-    name: K,
+pub(crate) struct Awaited<K, T> {
+    pub(crate) name: K,
     key: Key,
-    passenger: Passenger,
-    own: bool,
-    stale: Option<Previous<T>>,
+    pub(crate) passenger: Passenger,
+    pub(crate) own: bool,
+    pub(crate) stale: Option<Previous<T>>,
 }
 
 /// A key that this call computes.
-struct Order<K, T> {
-    name: K,
-    fill: Fill<T>,
-    pilot: Pilot,
+pub(crate) struct Order<K, T> {
+    pub(crate) name: K,
+    pub(crate) fill: Fill<T>,
+    pub(crate) pilot: Pilot,
+}
+
+/// One that may be stored, as far as the store tells.
+pub(crate) struct Due<K, T> {
+    pub(crate) order: Order<K, T>,
+    built_at: Sequence,
+    permit: Permit,
 }
 
 impl Computing<'_> {
@@ -141,8 +148,8 @@ impl Computing<'_> {
         Ok(values)
     }
 
-    // What is there and fresh goes into the values; for the rest flights are joined or begun.
-    async fn sort<T: Value, K: Eq + Hash + Clone>(
+    /// What is there and fresh goes into the values; for the rest flights are joined or begun.
+    pub(crate) async fn sort<T: Value, K: Eq + Hash + Clone>(
         &self,
         keys: Vec<(K, Key)>,
         tags: &[Tag],
@@ -231,20 +238,11 @@ where
     F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
 {
-    // As in a single fill: numbers and markers first, then the source.
-    let permits = join_all(orders.iter().map(|order| order.fill.permit(&order.pilot))).await;
-    let mut due = Vec::new();
-    for (order, permit) in orders.into_iter().zip(permits) {
-        match permit {
-            Ok((built_at, permit)) => due.push((order, built_at, permit)),
-            Err(landed) => order.pilot.land(landed),
-        }
-    }
-    let Some((first, ..)) = due.first() else { return };
-    let (store, deadline) = (first.fill.store.clone(), first.fill.options.deadline);
-    let held: Vec<_> =
-        due.iter().filter_map(|(order, _, permit)| order.fill.held(*permit)).collect();
-    let missing: Vec<K> = due.iter().map(|(order, ..)| order.name.clone()).collect();
+    let due = permitted(orders).await;
+    let Some(Due { order, .. }) = due.first() else { return };
+    let (store, deadline) = (order.fill.store.clone(), order.fill.options.deadline);
+    let held: Vec<_> = due.iter().filter_map(|due| due.order.fill.held(due.permit)).collect();
+    let missing: Vec<K> = due.iter().map(|due| due.order.name.clone()).collect();
     let computing = async move { compute(missing).await.map(Computed::new) };
     let computing = settled(deadline, |_| computing, None);
     let (computed, read) = store.holding(&held, HOLD, nested::collect(&store, computing)).await;
@@ -252,20 +250,38 @@ where
         // Nobody else has them.
         values.value.and_then(Arc::into_inner).unwrap_or_default()
     });
-    let landings = due.into_iter().map(|(Order { name, fill, pilot }, built_at, permit)| {
+    let landings = due.into_iter().map(|due| {
         let computed = match &mut found {
-            Ok(values) => values.remove(&name).map(|value| Ok(Computed::new(value))),
+            Ok(values) => values.remove(&due.order.name).map(|value| Ok(Computed::new(value))),
             Err(failure) => Some(Err(failure.clone())),
         };
-        let read = read.clone();
-        async move {
-            match computed {
-                Some(computed) => pilot.land(fill.landing(computed, read, built_at, permit).await),
-                // Dropping the pilot tells those who wait that nothing came of it.
-                None => fill.give_up(permit).await,
-            }
-        }
+        due.land(computed, read.clone())
     });
     let landings: Vec<_> = landings.collect();
     join_all(landings).await;
+}
+
+/// Those that are still to be computed. As in a single fill: numbers and markers first, then the source.
+pub(crate) async fn permitted<K, T: Value>(orders: Vec<Order<K, T>>) -> Vec<Due<K, T>> {
+    let permits = join_all(orders.iter().map(|order| order.fill.permit(&order.pilot))).await;
+    let mut due = Vec::new();
+    for (order, permit) in orders.into_iter().zip(permits) {
+        match permit {
+            Ok((built_at, permit)) => due.push(Due { order, built_at, permit }),
+            Err(landed) => order.pilot.land(landed),
+        }
+    }
+    due
+}
+
+impl<K, T: Value> Due<K, T> {
+    /// Stores it, and ends its flight. Without a value nothing comes of it.
+    pub(crate) async fn land(self, computed: Option<Result<Computed<T>, Failure>>, read: Vec<Tag>) {
+        let Due { order: Order { fill, pilot, .. }, built_at, permit } = self;
+        match computed {
+            Some(computed) => pilot.land(fill.landing(computed, read, built_at, permit).await),
+            // Dropping the pilot tells those who wait.
+            None => fill.give_up(permit).await,
+        }
+    }
 }
