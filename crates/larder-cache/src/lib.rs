@@ -52,6 +52,8 @@ mod many;
 mod nested;
 mod options;
 mod store;
+#[cfg(feature = "memory")]
+mod tiered;
 mod value;
 mod versions;
 
@@ -68,4 +70,6 @@ pub use lock::Lock;
 pub use nested::{collect, untracked};
 pub use options::Options;
 pub use store::{Lookup, Store};
+#[cfg(feature = "memory")]
+pub use tiered::{Tiered, TieredBuilder};
 pub use value::Value;

@@ -35,6 +35,8 @@ pub struct Abilities {
     pub precision: Duration,
     /// The largest value in bytes, key and envelope included, where there is a limit.
     pub max_bytes: Option<u64>,
+    /// For how long other nodes may still see a namespace as it was before [`clear`](crate::Backend::clear).
+    pub clear_delay: Duration,
     /// What [`Ttl::Default`] stands for here.
     pub default_ttl: Ttl,
 }
@@ -50,6 +52,7 @@ impl Default for Abilities {
             follows_clock: false,
             precision: Duration::from_millis(1),
             max_bytes: None,
+            clear_delay: Duration::ZERO,
             default_ttl: Ttl::STANDARD,
         }
     }

@@ -27,6 +27,7 @@
 
 mod abilities;
 mod backend;
+mod bus;
 mod clock;
 mod entry;
 pub mod envelope;
@@ -41,6 +42,7 @@ pub use abilities::Abilities;
 pub use backend::{
     Backend, Begin, Counter, Cursor, Found, Marks, Outcome, Page, Peek, Put, Remaining, Token, When,
 };
+pub use bus::{Bus, Heard};
 pub use clock::{Clock, ManualClock, Moment};
 pub use entry::{Encoded, Entry, Live, Mark, Payload, Revision, Times};
 pub use error::{Error, ErrorKind, Result};

@@ -76,6 +76,22 @@ impl MemoryBackend {
         self.0.map.usage()
     }
 
+    /// Keeps an entry as it is, its times and conditions included: for those who use this store in front of another and
+    /// decide by themselves what may be read. False when it is too large.
+    ///
+    /// No tag is looked at and no lifetime begun; the entry must have [times](Entry::times), on this store's clock.
+    pub fn keep(&self, key: &Key, entry: Entry) -> bool {
+        if self.0.sweeps.due() {
+            sweep(&self.0);
+        }
+        self.0.insert_settled(key, entry).is_ok()
+    }
+
+    /// Forgets what was [kept](MemoryBackend::keep) under a key.
+    pub fn forget(&self, key: KeyRef<'_>) {
+        self.0.map.remove(key);
+    }
+
     pub(crate) fn with(config: Builder) -> Self {
         let max_entry_bytes =
             config.max_entry_bytes.unwrap_or((config.max_bytes / 16).min(4 << 20));

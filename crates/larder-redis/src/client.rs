@@ -4,8 +4,6 @@
 //! given up as soon as an answer did not come in time, could not be read, or tells that the server is not the one to
 //! write to; whatever else was in flight on it fails at once, and no reply of it is ever read again.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,21 +11,19 @@ use std::time::Duration;
 use larder_core::{Clock, Error, Result};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, Value, cmd};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::config::{Address, Builder};
+use crate::config::Builder;
+use crate::dial::{Target, Transport};
 use crate::outage::Why;
 use crate::reply::refusal;
 use crate::request::{Again, Failure, Request};
 use crate::scripts;
 use crate::time::{self, ServerTime};
-use crate::tls::Tls;
 use crate::{NAME, log};
 
 /// Sends requests over the connection that there is.
@@ -46,13 +42,6 @@ struct Shared {
     connections: AtomicU64,
     // When a lost connection was last replaced without a pause.
     replaced: Mutex<Option<Instant>>,
-}
-
-struct Target {
-    address: Address,
-    tls: Option<Tls>,
-    login: RedisConnectionInfo,
-    connect_timeout: Duration,
 }
 
 #[derive(Clone)]
@@ -78,23 +67,9 @@ impl Drop for Link {
 
 impl Client {
     pub(crate) fn new(builder: &Builder) -> Self {
-        let mut login = RedisConnectionInfo::default()
-            .set_db(builder.database)
-            .set_lib_name("larder", env!("CARGO_PKG_VERSION"));
-        if let Some(username) = &builder.username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = &builder.password {
-            login = login.set_password(password);
-        }
         let client = Client {
             shared: Arc::new(Shared {
-                target: Target {
-                    address: builder.address.clone(),
-                    tls: builder.tls.clone(),
-                    login,
-                    connect_timeout: builder.connect_timeout,
-                },
+                target: Target::new(builder),
                 clock: builder.clock.clone(),
                 time: ServerTime::default(),
                 state: watch::Sender::new(State::Connecting),
@@ -105,6 +80,10 @@ impl Client {
         };
         client.tend();
         client
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.shared.target
     }
 
     pub(crate) fn time(&self) -> &ServerTime {
@@ -327,7 +306,7 @@ async fn keep(shared: Arc<Shared>) {
 }
 
 // After so many failures: 25 to 50 ms, doubled each time, at most 0.5 to 1 s.
-fn pause(failures: u32) -> Duration {
+pub(crate) fn pause(failures: u32) -> Duration {
     let ceiling =
         FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
     ceiling.mul_f64(rand::random_range(0.5..1.0))
@@ -336,50 +315,10 @@ fn pause(failures: u32) -> Duration {
 impl Shared {
     // Opens a connection and asks what must be known of the server.
     async fn open(&self) -> Result<(Arc<Link>, JoinHandle<()>), Why> {
-        match &self.target.address {
-            #[cfg(unix)]
-            Address::Unix(path) => {
-                let stream =
-                    tokio::net::UnixStream::connect(path).await.map_err(|e| Why::io(&e))?;
-                self.greet(stream).await
-            }
-            #[cfg(not(unix))]
-            Address::Unix(_) => Err(Why::unreachable("this system has no Unix sockets")),
-            Address::Tcp { host, port } => {
-                let stream = self.tcp(host, *port).await.map_err(|error| Why::io(&error))?;
-                match &self.target.tls {
-                    Some(tls) => {
-                        let stream = tls.connect(host, stream).await.map_err(|e| Why::tls(&e))?;
-                        self.greet(stream).await
-                    }
-                    None => self.greet(stream).await,
-                }
-            }
-        }
+        self.greet(self.target.dial().await?).await
     }
 
-    // The name is looked up each time: after a failover it may lead elsewhere.
-    async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-        let share = self.target.connect_timeout / addresses.len().max(1) as u32;
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses {
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(last)
-    }
-
-    async fn greet<S>(&self, stream: S) -> Result<(Arc<Link>, JoinHandle<()>), Why>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn greet(&self, stream: Box<dyn Transport>) -> Result<(Arc<Link>, JoinHandle<()>), Why> {
         // The time limit is ours, around whole operations.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)

@@ -62,6 +62,10 @@ impl Generations {
         Generations { copies: RwLock::default(), max_age, clock }
     }
 
+    pub(crate) fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
     /// What is known about these namespaces. `connection` tells over which connection the request will go.
     pub(crate) fn names<'a>(
         &self,

@@ -93,8 +93,10 @@
 //! [`Ambiguous`]: larder_core::ErrorKind::Ambiguous
 //! [`Unavailable`]: larder_core::ErrorKind::Unavailable
 
+mod bus;
 mod client;
 mod config;
+mod dial;
 mod generation;
 mod log;
 mod naming;
@@ -109,6 +111,7 @@ mod time;
 mod tls;
 mod writing;
 
+pub use bus::RedisBus;
 pub use config::Builder;
 pub use store::RedisBackend;
 

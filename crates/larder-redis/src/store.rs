@@ -29,7 +29,7 @@ use crate::{NAME, scripts};
 ///
 /// A clone is a handle of the same connection. When the last one goes, so does the connection.
 #[derive(Clone)]
-pub struct RedisBackend(Arc<Inner>);
+pub struct RedisBackend(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) client: Arc<Client>,
@@ -97,6 +97,7 @@ impl Backend for RedisBackend {
             precision: Duration::from_millis(1),
             max_bytes: Some(self.0.max_value_bytes),
             default_ttl: self.0.default_ttl,
+            clear_delay: self.0.generations.max_age(),
             ..Abilities::default()
         }
     }

@@ -67,6 +67,8 @@ pub enum Fault {
     Lose(ErrorKind),
     /// The call happens later.
     Delay(Duration),
+    /// The call happens, and its answer comes later.
+    Late(Duration),
     /// The call waits until [`Faults::heal`], perhaps for ever, and happens then.
     Hang,
 }
@@ -132,11 +134,16 @@ impl<B> Faulty<B> {
         keys: Vec<Key>,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let lost = self.faults.meet(verb, keys).await?;
+        let after = self.faults.meet(verb, keys).await?;
         let answer = call.await;
-        match lost {
-            Some(kind) => Err(error(kind)),
-            None => answer,
+        match after {
+            After::Answer => answer,
+            After::Lost(kind) => Err(error(kind)),
+            After::Late(duration) => {
+                let _waiting = Waiting::new(&self.faults);
+                tokio::time::sleep(duration).await;
+                answer
+            }
         }
     }
 }
@@ -229,26 +236,34 @@ impl Faults {
         Some(rule.fault)
     }
 
-    // What has to happen before the call; the kind with which its answer is lost, if it is.
-    async fn meet(&self, verb: Verb, keys: Vec<Key>) -> Result<Option<ErrorKind>> {
+    // What has to happen before the call, and what becomes of its answer.
+    async fn meet(&self, verb: Verb, keys: Vec<Key>) -> Result<After> {
         let mut heals = self.0.heals.subscribe();
         match self.note(verb, keys) {
-            None => Ok(None),
+            None => Ok(After::Answer),
+            Some(Fault::Late(duration)) => Ok(After::Late(duration)),
             Some(Fault::Fail(kind)) => Err(error(kind)),
-            Some(Fault::Lose(kind)) => Ok(Some(kind)),
+            Some(Fault::Lose(kind)) => Ok(After::Lost(kind)),
             Some(Fault::Delay(duration)) => {
                 let _waiting = Waiting::new(self);
                 tokio::time::sleep(duration).await;
-                Ok(None)
+                Ok(After::Answer)
             }
             Some(Fault::Hang) => {
                 let _waiting = Waiting::new(self);
                 // The sender lives in `self`: this ends by a healing only.
                 let _ = heals.changed().await;
-                Ok(None)
+                Ok(After::Answer)
             }
         }
     }
+}
+
+/// What becomes of a call's answer.
+enum After {
+    Answer,
+    Lost(ErrorKind),
+    Late(Duration),
 }
 
 // Counts a waiting call for as long as its future lives.

@@ -7,6 +7,7 @@
 //! | a backend that fails, waits or hangs when told to | [`faulty::Faulty`] |
 //! | a real server, on a free port, gone after the test | [`servers`] |
 //! | a network that delays, swallows and cuts | [`proxy::FaultProxy`] |
+//! | messages between nodes, lost, late, doubled | [`bus::LocalBus`] |
 //! | to drop a future at its n-th poll | [`cancel`] |
 //!
 //! # Example
@@ -28,6 +29,7 @@
 //! Nothing here is meant for production, and checks may be added in any release: a backend that fails a new one broke
 //! the contract before.
 
+pub mod bus;
 pub mod cancel;
 pub mod faulty;
 mod harness;
