@@ -15,6 +15,7 @@ impl Cache {
     /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it, `default_ttl` (5 m) is what values live |
     /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
+    /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
     ///
     /// Parameters for every store: `namespace`, which all but the memory need, since applications share them.
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
@@ -25,6 +26,10 @@ impl Cache {
     /// that this build lacks; the words say what to write. Whatever connecting to a server meets. No error holds the
     /// URL, which may carry a password.
     pub async fn connect(url: &str) -> Result<Cache> {
+        // As it was written: it may name several hosts, which a URL cannot.
+        if ["memcached://", "memcached+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return memcached(url).await;
+        }
         let parsed = Url::parse(url).map_err(|source| {
             let words = "the cache URL is not a URL; write for instance memory:// or \
                          redis://127.0.0.1:6379/0?namespace=shop";
@@ -38,7 +43,7 @@ impl Cache {
             // As it was written: the parser makes a relative path absolute.
             "file" => file(url),
             _ => Err(wrong(
-                "unknown kind of cache URL; there are memory://, redis://, rediss:// and file://",
+                "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://",
             )),
         }
     }
@@ -88,6 +93,23 @@ async fn redis(url: &Url) -> Result<Cache> {
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a redis:// URL needs a namespace, since others may use the server too: add ?namespace=NAME",
+        ));
+    };
+    let backend = builder.connect().await?;
+    Ok(Cache::builder(backend).namespace(namespace.as_str())?.build())
+}
+
+#[cfg(not(feature = "memcached"))]
+async fn memcached(_: &str) -> Result<Cache> {
+    Err(wrong("memcached:// needs the feature `memcached`, which this build lacks"))
+}
+
+#[cfg(feature = "memcached")]
+async fn memcached(url: &str) -> Result<Cache> {
+    let builder = larder_memcached::MemcachedBackend::builder().url(url)?;
+    let Some(namespace) = builder.namespace().cloned() else {
+        return Err(wrong(
+            "a memcached:// URL needs a namespace, since others may use the servers too: add ?namespace=NAME",
         ));
     };
     let backend = builder.connect().await?;
