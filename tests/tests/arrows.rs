@@ -133,10 +133,10 @@ fn only_the_layers_know_http_and_only_backends_their_clients() {
             assert!(!uses(storing, foreign), "{storing} knows {foreign}");
         }
     }
-    for foreign in ["tokio", "tower-service", "http-body", "moka", "redis", "parking_lot"] {
+    for foreign in ["tokio", "tower-service", "http-body", "quick_cache", "redis", "parking_lot"] {
         assert!(!uses("larder-http-rules", foreign), "the rules need {foreign}");
     }
-    for client in ["moka", "redis"] {
+    for client in ["quick_cache", "redis"] {
         for (name, _) in FLOORS.iter().filter(|(_, floor)| *floor != 2) {
             assert!(!uses(name, client), "{name} uses {client}");
         }

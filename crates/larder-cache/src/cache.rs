@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_core::{
-    Backend, Counter, Entry, Error, ErrorKind, Key, Namespace, Outcome, Peek, Remaining, Result,
-    Sequence, Tag, Ttl, When,
+    Backend, Entry, Error, ErrorKind, Key, KeyBuf, KeyRef, Namespace, Outcome, Peek, Remaining,
+    Result, Tag, Ttl, When,
 };
 
+use crate::builder::Builder;
 use crate::key::{self, CacheKey};
 use crate::nested;
-use crate::store::{Core, Lookup, Store};
+use crate::store::{Lookup, Store};
 use crate::value::{from_entry, to_kept_entry};
 use crate::{Codec, Options, Value};
 
@@ -64,10 +64,18 @@ use crate::{Codec, Options, Value};
 pub struct Cache(Arc<Inner>);
 
 #[derive(Clone)]
-struct Inner {
-    store: Store,
-    codec: Codec,
-    strict: bool,
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) codec: Codec,
+    pub(crate) strict: bool,
+    // Its digits, as they stand in keys.
+    pub(crate) version: Option<Box<str>>,
+}
+
+impl From<Inner> for Cache {
+    fn from(inner: Inner) -> Self {
+        Cache(Arc::new(inner))
+    }
 }
 
 /// What [`Cache::lookup`] found.
@@ -81,88 +89,6 @@ pub enum Found<T> {
     Unusable,
     /// Nothing.
     Missing,
-}
-
-/// Configures a [`Cache`] over a backend.
-///
-/// ```
-/// use larder_cache::Cache;
-/// use larder_memory::MemoryBackend;
-/// use std::time::Duration;
-///
-/// let cache = Cache::builder(MemoryBackend::default())
-///     .namespace("shop")?
-///     .read_budget(Duration::from_millis(50))
-///     .build();
-/// # let _ = cache;
-/// # Ok::<(), larder_core::Error>(())
-/// ```
-#[must_use]
-pub struct Builder {
-    backend: Box<dyn crate::erased::Erased>,
-    namespace: Option<Namespace>,
-    codec: Codec,
-    read_budget: Duration,
-    write_budget: Duration,
-    strict: bool,
-}
-
-impl Builder {
-    /// The namespace: `larder` unless set. Applications that share a server must not share one.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidKey`](ErrorKind::InvalidKey) when it is none.
-    pub fn namespace(mut self, name: &str) -> Result<Self> {
-        self.namespace = Some(Namespace::new(name)?);
-        Ok(self)
-    }
-
-    /// How values are written when they leave the process.
-    pub fn codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
-        self
-    }
-
-    /// How long one reading operation may take in all. 100 ms unless set. Local stores need none.
-    pub fn read_budget(mut self, budget: Duration) -> Self {
-        self.read_budget = budget;
-        self
-    }
-
-    /// How long one writing operation may take in all. 250 ms unless set.
-    pub fn write_budget(mut self, budget: Duration) -> Self {
-        self.write_budget = budget;
-        self
-    }
-
-    /// Whether every error is told, as [`Cache::strict`] does.
-    pub fn strict(mut self, strict: bool) -> Self {
-        self.strict = strict;
-        self
-    }
-
-    /// Makes the cache.
-    pub fn build(self) -> Cache {
-        let namespace = self.namespace.unwrap_or_else(default_namespace);
-        let core = Core::new(self.backend, self.read_budget, self.write_budget);
-        Cache(Arc::new(Inner {
-            store: Store::new(Arc::new(core), namespace),
-            codec: self.codec,
-            strict: self.strict,
-        }))
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("namespace", &self.namespace).finish_non_exhaustive()
-    }
-}
-
-fn default_namespace() -> Namespace {
-    // The literal is a namespace.
-    Namespace::new("larder").unwrap_or_else(|_| unreachable!())
 }
 
 impl Cache {
@@ -179,14 +105,7 @@ impl Cache {
 
     /// Configures a cache over a backend.
     pub fn builder(backend: impl Backend) -> Builder {
-        Builder {
-            backend: Box::new(backend),
-            namespace: None,
-            codec: Codec::default(),
-            read_budget: Duration::from_millis(100),
-            write_budget: Duration::from_millis(250),
-            strict: false,
-        }
+        Builder::new(backend)
     }
 
     /// The same store in a namespace of its own, named after this one: `shop` and `users` make `shop-users`.
@@ -211,12 +130,37 @@ impl Cache {
         &self.0.store
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
     pub(crate) fn codec(&self) -> Codec {
         self.0.codec
     }
 
+    // The leading parts of all its keys.
+    pub(crate) fn room(&self) -> Vec<&str> {
+        match &self.0.version {
+            None => vec![key::DATA],
+            Some(version) => vec![key::VERSIONS, version],
+        }
+    }
+
+    fn buf<K: CacheKey + ?Sized>(&self, key: &K) -> KeyBuf {
+        let mut buf = KeyBuf::new(self.0.store.namespace());
+        match &self.0.version {
+            None => buf.push(key::DATA),
+            Some(version) => {
+                buf.push(key::VERSIONS);
+                buf.push(&**version);
+            }
+        }
+        key.write(&mut buf);
+        buf
+    }
+
     pub(crate) fn key<K: CacheKey + ?Sized>(&self, key: &K) -> Result<Key> {
-        key::key(self.0.store.namespace(), key)
+        self.buf(key).key()
     }
 
     // An outage is `fallback`, unless the handle is strict. What is wrong with the call itself is always told.
@@ -242,8 +186,11 @@ impl Cache {
     ///
     /// When the key cannot be used; see also [the table](Cache#when-the-store-fails).
     pub async fn get<T: Value>(&self, key: impl CacheKey) -> Result<Option<Arc<T>>> {
-        let buf = key::buf(self.0.store.namespace(), &key);
-        let borrowed = buf.as_ref()?;
+        let buf = self.buf(&key);
+        self.get_at(buf.as_ref()?).await
+    }
+
+    pub(crate) async fn get_at<T: Value>(&self, borrowed: KeyRef<'_>) -> Result<Option<Arc<T>>> {
         let now = self.0.store.clock().now();
         let entry = match self.0.store.peek_at(borrowed, now) {
             Peek::Hit(entry) => entry,
@@ -401,11 +348,14 @@ impl Cache {
     ///
     /// When the removal was not confirmed. The key then reads as empty on this node until it is.
     pub async fn delete(&self, key: impl CacheKey) -> Result<bool> {
-        let key = self.key(&key)?;
+        self.delete_at(&self.key(&key)?).await
+    }
+
+    pub(crate) async fn delete_at(&self, key: &Key) -> Result<bool> {
         let store = &self.0.store;
-        store.detach(&key);
-        let removed = store.remove(&key, None).await;
-        store.detach(&key);
+        store.detach(key);
+        let removed = store.remove(key, None).await;
+        store.detach(key);
         removed
     }
 
@@ -416,45 +366,6 @@ impl Cache {
     /// When the store cannot be asked.
     pub async fn touch(&self, key: impl CacheKey, ttl: impl Into<Ttl>) -> Result<bool> {
         self.0.store.touch(&self.key(&key)?, ttl.into()).await
-    }
-
-    /// Adds to an integer without changing its lifetime. `None` when there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`NotAnInteger`](ErrorKind::NotAnInteger) when the value is none or the sum would overflow, and when the store
-    /// cannot be asked.
-    pub async fn incr(&self, key: impl CacheKey, delta: i64) -> Result<Option<i64>> {
-        self.0.store.add(&self.key(&key)?, delta, None).await
-    }
-
-    /// Subtracts from an integer; see [`incr`](Cache::incr).
-    ///
-    /// # Errors
-    ///
-    /// As [`incr`](Cache::incr).
-    pub async fn decr(&self, key: impl CacheKey, delta: i64) -> Result<Option<i64>> {
-        let delta = delta.checked_neg().ok_or_else(|| {
-            Error::new(ErrorKind::NotAnInteger, "the smallest integer cannot be subtracted")
-        })?;
-        self.incr(key, delta).await
-    }
-
-    /// Adds to an integer that starts at `initial` if there is none, with that lifetime.
-    ///
-    /// # Errors
-    ///
-    /// As [`incr`](Cache::incr).
-    pub async fn incr_or(
-        &self,
-        key: impl CacheKey,
-        delta: i64,
-        initial: i64,
-        ttl: impl Into<Ttl>,
-    ) -> Result<i64> {
-        let create = Counter { initial, ttl: ttl.into() };
-        let sum = self.0.store.add(&self.key(&key)?, delta, Some(create)).await?;
-        sum.ok_or_else(|| Error::new(ErrorKind::Other, "the store did not create the counter"))
     }
 
     /// Whether there is a value that may be used.
@@ -483,48 +394,6 @@ impl Cache {
     /// When the store cannot be asked.
     pub async fn ttl(&self, key: impl CacheKey) -> Result<Remaining> {
         self.0.store.remaining(&self.key(&key)?).await
-    }
-
-    /// Empties this cache's namespace, and nothing else on the server. Other nodes see it within a second.
-    ///
-    /// # Errors
-    ///
-    /// When it was not confirmed.
-    pub async fn clear(&self) -> Result<()> {
-        self.0.store.clear().await
-    }
-
-    /// Invalidates every value, fragment and response that carries the tag, on every node, at the same cost for one
-    /// and for a million.
-    ///
-    /// # Errors
-    ///
-    /// When it was not confirmed, or the tag cannot be used.
-    pub async fn invalidate_tag(&self, tag: &str) -> Result<()> {
-        self.invalidate_tags([tag]).await.map(drop)
-    }
-
-    /// Invalidates several tags in one step; its number in the namespace's sequence.
-    ///
-    /// # Errors
-    ///
-    /// As [`invalidate_tag`](Cache::invalidate_tag).
-    pub async fn invalidate_tags<T: AsRef<str>>(
-        &self,
-        tags: impl IntoIterator<Item = T>,
-    ) -> Result<Sequence> {
-        let tags =
-            tags.into_iter().map(|tag| Tag::new(tag.as_ref())).collect::<Result<Vec<_>>>()?;
-        self.0.store.invalidate(&tags).await
-    }
-
-    /// Invalidates one value, whether or not there is one: a computation that is running for it is not stored.
-    ///
-    /// # Errors
-    ///
-    /// As [`delete`](Cache::delete).
-    pub async fn invalidate_key(&self, key: impl CacheKey) -> Result<()> {
-        self.delete(key).await.map(drop)
     }
 }
 

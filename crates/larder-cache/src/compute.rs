@@ -25,7 +25,7 @@ pub(crate) struct Computing<'a> {
 }
 
 /// What is stored for a key.
-enum Seen<T> {
+pub(crate) enum Seen<T> {
     Fresh(Previous<T>),
     /// Usable if nothing better can be had.
     Stale(Previous<T>),
@@ -47,7 +47,7 @@ impl<T> Clone for Previous<T> {
 }
 
 /// What a caller does when it has waited long enough.
-enum Otherwise {
+pub(crate) enum Otherwise {
     /// Takes the stale value.
     Stale,
     /// Gives up.
@@ -83,16 +83,7 @@ impl Computing<'_> {
                 Joined::Passenger(passenger) => (passenger, false),
                 Joined::Pilot(pilot, passenger) => {
                     let Some(compute) = compute.take() else { break };
-                    let (previous, replaced) = seen.parts();
-                    let fill = Fill {
-                        store: self.store.clone(),
-                        key: key.clone(),
-                        tags: tags.clone(),
-                        codec: self.codec,
-                        options: self.options.clone(),
-                        previous,
-                        replaced,
-                    };
+                    let fill = self.fill(&key, &tags, &seen);
                     // In a task of its own: whoever goes away harms nobody.
                     let task = async move { fill.run(pilot, compute).await };
                     tokio::spawn(task.in_current_span());
@@ -108,7 +99,7 @@ impl Computing<'_> {
                 Seen::Stale(previous) => Some(previous),
                 Seen::Unusable(_) => None,
             };
-            match self.wait(passenger, own, stale.is_some(), started).await {
+            match self.wait(passenger, own, stale.is_some(), started, Instant::now()).await {
                 Ok(Some(landed)) if own || landed.shared => {
                     nested::note(self.store, &landed.tags);
                     return unpack(landed);
@@ -142,14 +133,32 @@ impl Computing<'_> {
         }
     }
 
-    // The stale value, or else the failure.
-    fn stale<T>(&self, stale: Option<Previous<T>>, failure: Failure) -> Result<Arc<T>, Failure> {
+    /// The fill that is to replace what was seen.
+    pub(crate) fn fill<T: Value>(&self, key: &Key, tags: &[Tag], seen: &Seen<T>) -> Fill<T> {
+        let (previous, replaced) = seen.parts();
+        Fill {
+            store: self.store.clone(),
+            key: key.clone(),
+            tags: tags.to_vec(),
+            codec: self.codec,
+            options: self.options.clone(),
+            previous,
+            replaced,
+        }
+    }
+
+    /// The stale value, or else the failure.
+    pub(crate) fn stale<T>(
+        &self,
+        stale: Option<Previous<T>>,
+        failure: Failure,
+    ) -> Result<Arc<T>, Failure> {
         let stale = stale.ok_or(failure)?;
         nested::note(self.store, stale.entry.tags());
         Ok(stale.value)
     }
 
-    async fn look<T: Value>(&self, key: &Key, tags: &[Tag]) -> Seen<T> {
+    pub(crate) async fn look<T: Value>(&self, key: &Key, tags: &[Tag]) -> Seen<T> {
         let entry = match self.store.peek(key.as_ref()) {
             Peek::Hit(entry) => entry,
             Peek::Miss => return Seen::Unusable(None),
@@ -160,6 +169,11 @@ impl Computing<'_> {
                 Ok(Lookup::Miss) | Err(_) => return Seen::Unusable(None),
             },
         };
+        self.seen(entry)
+    }
+
+    /// What an entry is worth whose tags hold.
+    pub(crate) fn seen<T: Value>(&self, entry: Entry) -> Seen<T> {
         let Some(value) = from_entry(&entry) else {
             return Seen::Unusable(Some(entry.revision()));
         };
@@ -171,7 +185,7 @@ impl Computing<'_> {
         }
     }
 
-    fn refreshes(&self, entry: &Entry) -> bool {
+    pub(crate) fn refreshes(&self, entry: &Entry) -> bool {
         self.options.refreshes(entry.times(), self.store.clock().now())
     }
 
@@ -181,16 +195,21 @@ impl Computing<'_> {
         Some(hard.saturating_sub(started.elapsed()))
     }
 
-    async fn wait(
+    /// Waits for a landing as long as the options say. `started` is when the call began, `boarded` when it began to
+    /// wait.
+    pub(crate) async fn wait(
         &self,
         passenger: Passenger,
         own: bool,
         has_stale: bool,
         started: Instant,
+        boarded: Instant,
     ) -> Result<Option<Landed>, Otherwise> {
+        let waited = boarded.elapsed();
         let soft = self.options.soft_timeout.filter(|_| has_stale);
+        let soft = soft.map(|limit| limit.saturating_sub(waited));
         let hard = self.left(started);
-        let patience = Some(self.options.wait).filter(|_| !own);
+        let patience = Some(self.options.wait.saturating_sub(waited)).filter(|_| !own);
         let otherwise = if has_stale { Otherwise::Stale } else { Otherwise::Fail };
         let limits = [(soft, Otherwise::Stale), (hard, otherwise), (patience, Otherwise::Alone)];
         let first = limits
@@ -207,7 +226,7 @@ impl Computing<'_> {
 }
 
 impl<T> Seen<T> {
-    fn parts(&self) -> (Option<Previous<T>>, Option<Revision>) {
+    pub(crate) fn parts(&self) -> (Option<Previous<T>>, Option<Revision>) {
         match self {
             Seen::Fresh(previous) | Seen::Stale(previous) => {
                 (Some(previous.clone()), Some(previous.entry.revision()))
@@ -217,7 +236,7 @@ impl<T> Seen<T> {
     }
 }
 
-fn unpack<T: Value>(landed: Landed) -> Result<Arc<T>, Failure> {
+pub(crate) fn unpack<T: Value>(landed: Landed) -> Result<Arc<T>, Failure> {
     let any = landed.result?;
     // Callers of one key that ask for different types: the other one's value is of no use here.
     any.downcast::<T>().map_err(|_| {

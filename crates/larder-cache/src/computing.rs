@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use larder_core::{Entry, Moment, Peek};
+use larder_core::{Entry, Key, Moment, Peek};
 
 use crate::compute::Computing;
 use crate::nested;
@@ -50,7 +50,7 @@ impl Cache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.compute(key, options, move |_| {
+        self.compute_at(self.key(&key)?, options, move |_| {
             let computing = compute();
             async move { computing.await.map(Computed::new) }
         })
@@ -104,12 +104,12 @@ impl Cache {
         F: FnOnce(Option<Arc<T>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
     {
-        self.compute(key, options, compute).await
+        self.compute_at(self.key(&key)?, options, compute).await
     }
 
-    async fn compute<T, E, F, Fut>(
+    pub(crate) async fn compute_at<T, E, F, Fut>(
         &self,
-        key: impl CacheKey,
+        key: Key,
         options: Options,
         compute: F,
     ) -> Result<Arc<T>, Failure>
@@ -119,7 +119,6 @@ impl Cache {
         F: FnOnce(Option<Arc<T>>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
     {
-        let key = self.key(&key)?;
         let store = self.store();
         // The usual case: a hit in memory, for which no computing needs to be set up.
         let now = store.clock().now();

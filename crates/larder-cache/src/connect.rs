@@ -1,11 +1,11 @@
 //! Caches from URLs.
 
-#[cfg(feature = "memory")]
-use larder_core::parse;
-use larder_core::{Error, ErrorKind, Result};
+use std::time::Duration;
+
+use larder_core::{Error, ErrorKind, Result, parse};
 use url::Url;
 
-use crate::Cache;
+use crate::{Builder, Cache};
 
 impl Cache {
     /// Connects to the store that a URL names.
@@ -17,7 +17,8 @@ impl Cache {
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
     /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
     ///
-    /// Parameters for every store: `namespace`, which all but the memory need, since applications share them.
+    /// Parameters for every store: `namespace`, which all but the memory need, since applications share them;
+    /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set.
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
     ///
     /// # Errors
@@ -26,27 +27,78 @@ impl Cache {
     /// that this build lacks; the words say what to write. Whatever connecting to a server meets. No error holds the
     /// URL, which may carry a password.
     pub async fn connect(url: &str) -> Result<Cache> {
+        let (url, budgets) = Budgets::taken_from(url)?;
         // As it was written: it may name several hosts, which a URL cannot.
         if ["memcached://", "memcached+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return memcached(url).await;
+            return Ok(budgets.given_to(memcached(&url).await?).build());
         }
-        let parsed = Url::parse(url).map_err(|source| {
+        let parsed = Url::parse(&url).map_err(|source| {
             let words = "the cache URL is not a URL; write for instance memory:// or \
                          redis://127.0.0.1:6379/0?namespace=shop";
             Error::new(ErrorKind::Configuration, words).with_source(source)
         })?;
-        match parsed.scheme() {
-            "memory" => memory(&parsed),
+        let builder = match parsed.scheme() {
+            "memory" => memory(&parsed)?,
             "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => {
-                redis(&parsed).await
+                redis(&parsed).await?
             }
             // As it was written: the parser makes a relative path absolute.
-            "file" => file(url),
-            _ => Err(wrong(
-                "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://",
-            )),
-        }
+            "file" => file(&url)?,
+            _ => {
+                return Err(wrong(
+                    "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://",
+                ));
+            }
+        };
+        Ok(budgets.given_to(builder).build())
     }
+}
+
+/// The parameters of a URL that are the cache's own: the backends do not know them.
+#[derive(Default)]
+struct Budgets {
+    read: Option<Duration>,
+    write: Option<Duration>,
+}
+
+impl Budgets {
+    /// The URL without them, otherwise as it was written.
+    fn taken_from(url: &str) -> Result<(String, Self)> {
+        let mut budgets = Budgets::default();
+        let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), budgets)) };
+        let mut others = Vec::new();
+        for pair in query.split('&') {
+            match pair.split_once('=') {
+                Some((name @ "read_budget", value)) => {
+                    budgets.read = Some(budget(name, value)?);
+                }
+                Some((name @ "write_budget", value)) => {
+                    budgets.write = Some(budget(name, value)?);
+                }
+                _ => others.push(pair),
+            }
+        }
+        let mark = if others.is_empty() { "" } else { "?" };
+        Ok((format!("{base}{mark}{}", others.join("&")), budgets))
+    }
+
+    fn given_to(self, mut builder: Builder) -> Builder {
+        if let Some(budget) = self.read {
+            builder = builder.read_budget(budget);
+        }
+        if let Some(budget) = self.write {
+            builder = builder.write_budget(budget);
+        }
+        builder
+    }
+}
+
+fn budget(name: &str, value: &str) -> Result<Duration> {
+    let budget = parse::duration(name, value)?;
+    if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&budget) {
+        return Ok(budget);
+    }
+    Err(wrong(format!("{name} must lie between 1ms and 1h")))
 }
 
 fn wrong(words: impl Into<String>) -> Error {
@@ -54,7 +106,7 @@ fn wrong(words: impl Into<String>) -> Error {
 }
 
 #[cfg(feature = "memory")]
-fn memory(url: &Url) -> Result<Cache> {
+fn memory(url: &Url) -> Result<Builder> {
     let mut builder = larder_memory::MemoryBackend::builder();
     let mut namespace = None;
     for (name, value) in url.query_pairs() {
@@ -71,24 +123,24 @@ fn memory(url: &Url) -> Result<Cache> {
         }
     }
     let builder = Cache::builder(builder.build()?);
-    Ok(match namespace {
-        Some(name) => builder.namespace(&name)?.build(),
-        None => builder.build(),
-    })
+    match namespace {
+        Some(name) => builder.namespace(&name),
+        None => Ok(builder),
+    }
 }
 
 #[cfg(not(feature = "memory"))]
-fn memory(_: &Url) -> Result<Cache> {
+fn memory(_: &Url) -> Result<Builder> {
     Err(wrong("memory:// needs the feature `memory`, which this build lacks"))
 }
 
 #[cfg(not(feature = "redis"))]
-async fn redis(_: &Url) -> Result<Cache> {
+async fn redis(_: &Url) -> Result<Builder> {
     Err(wrong("redis:// needs the feature `redis`, which this build lacks"))
 }
 
 #[cfg(feature = "redis")]
-async fn redis(url: &Url) -> Result<Cache> {
+async fn redis(url: &Url) -> Result<Builder> {
     let builder = larder_redis::RedisBackend::builder().url(url.as_str())?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
@@ -96,16 +148,16 @@ async fn redis(url: &Url) -> Result<Cache> {
         ));
     };
     let backend = builder.connect().await?;
-    Ok(Cache::builder(backend).namespace(namespace.as_str())?.build())
+    Cache::builder(backend).namespace(namespace.as_str())
 }
 
 #[cfg(not(feature = "memcached"))]
-async fn memcached(_: &str) -> Result<Cache> {
+async fn memcached(_: &str) -> Result<Builder> {
     Err(wrong("memcached:// needs the feature `memcached`, which this build lacks"))
 }
 
 #[cfg(feature = "memcached")]
-async fn memcached(url: &str) -> Result<Cache> {
+async fn memcached(url: &str) -> Result<Builder> {
     let builder = larder_memcached::MemcachedBackend::builder().url(url)?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
@@ -113,21 +165,21 @@ async fn memcached(url: &str) -> Result<Cache> {
         ));
     };
     let backend = builder.connect().await?;
-    Ok(Cache::builder(backend).namespace(namespace.as_str())?.build())
+    Cache::builder(backend).namespace(namespace.as_str())
 }
 
 #[cfg(not(feature = "file"))]
-fn file(_: &str) -> Result<Cache> {
+fn file(_: &str) -> Result<Builder> {
     Err(wrong("file:// needs the feature `file`, which this build lacks"))
 }
 
 #[cfg(feature = "file")]
-fn file(url: &str) -> Result<Cache> {
+fn file(url: &str) -> Result<Builder> {
     let builder = larder_file::FileBackend::builder().url(url)?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a file:// URL needs a namespace, since others may use the directory too: add ?namespace=NAME",
         ));
     };
-    Ok(Cache::builder(builder.build()?).namespace(namespace.as_str())?.build())
+    Cache::builder(builder.build()?).namespace(namespace.as_str())
 }

@@ -18,7 +18,7 @@ use crate::value::{from_entry, to_kept_entry};
 use crate::{Codec, Computed, Failure, Options, Store, Value};
 
 // How long a fill marker lives without being renewed.
-const HOLD: Duration = Duration::from_secs(6);
+pub(crate) const HOLD: Duration = Duration::from_secs(6);
 
 pub(crate) struct Fill<T> {
     pub(crate) store: Store,
@@ -32,7 +32,7 @@ pub(crate) struct Fill<T> {
 
 /// What allows a computed value to be stored.
 #[derive(Clone, Copy)]
-enum Permit {
+pub(crate) enum Permit {
     /// This condition on what is there.
     When(When),
     /// Nothing: it is filled elsewhere, or was changed meanwhile. Late callers look again.
@@ -56,26 +56,41 @@ impl<T: Value> Fill<T> {
         let previous = self.previous.as_ref().map(|previous| previous.value.clone());
         let computing = settled(self.options.deadline, compute, previous);
         let computing = nested::collect(&self.store, computing);
-        let (computed, read) = match permit {
-            Permit::When(When::Token(token)) => {
-                self.store.holding(&self.key, token, HOLD, computing).await
+        let held: Vec<_> = self.held(permit).into_iter().collect();
+        let (computed, read) = self.store.holding(&held, HOLD, computing).await;
+        pilot.land(self.landing(computed, read, built_at, permit).await);
+    }
+
+    /// The marker that is to be kept alive while it is computed.
+    pub(crate) fn held(&self, permit: Permit) -> Option<(Key, Token)> {
+        match permit {
+            Permit::When(When::Token(token)) => Some((self.key.clone(), token)),
+            _ => None,
+        }
+    }
+
+    /// Stores what was computed, if it may, and tells how it ended. `read` are the tags of what was read for it.
+    pub(crate) async fn landing(
+        &self,
+        computed: Result<Computed<T>, Failure>,
+        read: Vec<Tag>,
+        built_at: Sequence,
+        permit: Permit,
+    ) -> Landed {
+        let computed = match computed {
+            Ok(computed) => computed,
+            Err(failure) => return self.bridge(failure, permit).await,
+        };
+        match self.all_tags(&computed, read) {
+            Ok(tags) => {
+                let landed = self.store(computed, &tags, built_at, permit).await;
+                Landed { tags: tags.into(), ..landed }
             }
-            _ => computing.await,
-        };
-        let landed = match computed {
-            Ok(computed) => match self.all_tags(&computed, read) {
-                Ok(tags) => {
-                    let landed = self.store(computed, &tags, built_at, permit).await;
-                    Landed { tags: tags.into(), ..landed }
-                }
-                Err(error) => {
-                    self.give_up(permit).await;
-                    Landed::new(Err(error.into()), true)
-                }
-            },
-            Err(failure) => self.bridge(failure, permit).await,
-        };
-        pilot.land(landed);
+            Err(error) => {
+                self.give_up(permit).await;
+                Landed::new(Err(error.into()), true)
+            }
+        }
     }
 
     // The options' tags, the computation's own, and those of what it read.
@@ -96,7 +111,7 @@ impl<T: Value> Fill<T> {
     }
 
     // The right to store; or a value that somebody else stored in the meantime.
-    async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), Landed> {
+    pub(crate) async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), Landed> {
         // Also where no tag is known: the computation may read what carries some.
         let Ok(marks) = self.store.marks(&self.tags).await else {
             return Ok((Sequence::NONE, Permit::Outage));
@@ -239,7 +254,7 @@ impl<T: Value> Fill<T> {
         !matches!(put, Ok(Outcome::Refused))
     }
 
-    async fn give_up(&self, permit: Permit) {
+    pub(crate) async fn give_up(&self, permit: Permit) {
         if let Permit::When(When::Token(token)) = permit {
             self.release(token).await;
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
-use larder_core::{Key, Namespace, Tag, Token};
+use larder_core::{Key, Namespace, Prefix, Tag, Token};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -160,6 +160,11 @@ impl Flights {
 
     pub(crate) fn detach_namespace(&self, namespace: &Namespace) {
         self.detach_where(|key, _| key.namespace() == namespace.as_str());
+    }
+
+    /// Detaches the flights of groups that begin like that; their markers.
+    pub(crate) fn detach_prefix(&self, prefix: &Prefix) -> Vec<(Key, Token)> {
+        self.detach_where(|_, flight| prefix.matches(flight.group.as_ref()))
     }
 
     fn detach_where(&self, detach: impl Fn(&Key, &Flight) -> bool) -> Vec<(Key, Token)> {

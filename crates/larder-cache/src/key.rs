@@ -1,8 +1,10 @@
 //! What users name cached values with.
 
-use larder_core::{Key, KeyBuf, Namespace, Result};
+use std::fmt;
 
-/// A name for a cached value: text, a number, or a tuple of them.
+use larder_core::{Key, KeyBuf};
+
+/// A name for a cached value: text, bytes, a number, a truth value, one of them that may be absent, or a tuple of them.
 ///
 /// The parts of a tuple are framed: `("ab", "c")` and `("a", "bc")` are different keys.
 ///
@@ -17,7 +19,7 @@ use larder_core::{Key, KeyBuf, Namespace, Result};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name a cached value",
-    note = "use text, an integer, or a tuple of up to four of them"
+    note = "use text, bytes, an integer, a bool, an `Option` of one, or a tuple of up to four of them"
 )]
 pub trait CacheKey {
     /// Adds this name's parts.
@@ -25,16 +27,49 @@ pub trait CacheKey {
 }
 
 // The first part of a key says which room of the namespace it is in; see ARCHITECTURE.md.
-const DATA: &str = "d";
+pub(crate) const DATA: &str = "d";
+pub(crate) const VERSIONS: &str = "dv";
+pub(crate) const FRAGMENTS: &str = "f";
+pub(crate) const LOCKS: &str = "l";
 
-pub(crate) fn buf<K: CacheKey + ?Sized>(namespace: &Namespace, key: &K) -> KeyBuf {
-    let mut buf = KeyBuf::new(namespace).part(DATA);
-    key.write(&mut buf);
-    buf
+/// A key that the store told, part by part; see [`Cache::keys`](crate::Cache::keys). It can be used like any other.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyName(Vec<Vec<u8>>);
+
+impl KeyName {
+    // Without the parts that say which room it is in.
+    pub(crate) fn of(key: &Key, room: usize) -> Self {
+        let parts = key.as_ref().parts().skip(room);
+        KeyName(parts.map(|part| part.unwrap_or_default().to_vec()).collect())
+    }
+
+    /// The parts, as they were given: numbers in decimal digits.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
 }
 
-pub(crate) fn key<K: CacheKey + ?Sized>(namespace: &Namespace, key: &K) -> Result<Key> {
-    buf(namespace, key).key()
+impl CacheKey for KeyName {
+    fn write(&self, buf: &mut KeyBuf) {
+        self.0.iter().for_each(|part| buf.push(part));
+    }
+}
+
+impl fmt::Display for KeyName {
+    /// The parts with `/` between them; what is not text is replaced.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, part) in self.0.iter().enumerate() {
+            let slash = if at == 0 { "" } else { "/" };
+            write!(f, "{slash}{}", String::from_utf8_lossy(part))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyName({self})")
+    }
 }
 
 impl CacheKey for str {
@@ -52,6 +87,28 @@ impl CacheKey for String {
 impl<K: CacheKey + ?Sized> CacheKey for &K {
     fn write(&self, buf: &mut KeyBuf) {
         (**self).write(buf);
+    }
+}
+
+impl CacheKey for [u8] {
+    fn write(&self, buf: &mut KeyBuf) {
+        buf.push(self);
+    }
+}
+
+impl CacheKey for bool {
+    fn write(&self, buf: &mut KeyBuf) {
+        buf.push(if *self { "true" } else { "false" });
+    }
+}
+
+/// Nothing is another key than the empty text.
+impl<K: CacheKey> CacheKey for Option<K> {
+    fn write(&self, buf: &mut KeyBuf) {
+        match self {
+            Some(key) => key.write(buf),
+            None => buf.push_optional(None::<&[u8]>),
+        }
     }
 }
 

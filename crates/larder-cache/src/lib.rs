@@ -26,33 +26,45 @@
 //!
 //! # Does not (yet)
 //!
-//! Tiers, a bus between nodes, fragments and locks are not here yet.
+//! Tiers and a bus between nodes are not here yet.
 
 mod barred;
 mod batch;
 mod breaker;
+mod builder;
 mod cache;
 mod codec;
 mod compute;
 mod computed;
 mod computing;
 mod connect;
+mod counters;
 mod erased;
 mod failure;
 mod fill;
 mod flight;
+mod fragment;
+mod here;
+mod invalidating;
 mod key;
+mod lock;
+mod many;
 mod nested;
 mod options;
 mod store;
 mod value;
+mod versions;
 
-pub use cache::{Builder, Cache, Found};
+pub use builder::Builder;
+pub use cache::{Cache, Found};
 pub use codec::Codec;
 pub use computed::Computed;
 pub use failure::Failure;
 pub use flight::{Joined, Landed, Passenger, Pilot};
-pub use key::CacheKey;
+pub use fragment::{Fragment, Rendering};
+pub use invalidating::KeyPage;
+pub use key::{CacheKey, KeyName};
+pub use lock::Lock;
 pub use nested::{collect, untracked};
 pub use options::Options;
 pub use store::{Lookup, Store};

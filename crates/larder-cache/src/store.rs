@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use larder_core::{
     Abilities, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef, Marks,
     Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence,
@@ -400,33 +402,49 @@ impl Store {
     ///
     /// When the store cannot be asked or does not answer in time.
     pub async fn begin_or_wait(&self, key: &Key, hold: Duration, wait: Duration) -> Result<Begin> {
-        let deadline = tokio::time::Instant::now() + wait;
+        self.begin_since(key, hold, wait).await.map(|(begun, _)| begun)
+    }
+
+    // The same, and when the attempt began that was answered.
+    pub(crate) async fn begin_since(
+        &self,
+        key: &Key,
+        hold: Duration,
+        wait: Duration,
+    ) -> Result<(Begin, Instant)> {
+        let deadline = Instant::now() + wait;
         let mut pause = Duration::from_millis(5);
         loop {
+            let asked = Instant::now();
             let begun = self.begin(key, hold).await?;
-            let next = tokio::time::Instant::now() + pause;
+            let next = Instant::now() + pause;
             if !matches!(begun, Begin::Busy) || next > deadline {
-                return Ok(begun);
+                return Ok((begun, asked));
             }
             tokio::time::sleep_until(next).await;
             pause = (pause * 2).min(Duration::from_millis(100));
         }
     }
 
-    /// Works while a fill marker is kept alive, so that it ends soon after a process that died with it.
+    /// Works while fill markers are kept alive, so that they end soon after a process that died with them.
     pub async fn holding<T>(
         &self,
-        key: &Key,
-        token: Token,
+        held: &[(Key, Token)],
         hold: Duration,
         work: impl Future<Output = T>,
     ) -> T {
+        if held.is_empty() {
+            return work.await;
+        }
         let mut work = std::pin::pin!(work);
         loop {
             match tokio::time::timeout(hold / 3, &mut work).await {
                 Ok(done) => return done,
                 // A marker that is gone is found out when the value is stored.
-                Err(_) => drop(self.renew(key, token, hold).await),
+                Err(_) => {
+                    let renewals = held.iter().map(|(key, token)| self.renew(key, *token, hold));
+                    futures_util::future::join_all(renewals).await;
+                }
             }
         }
     }
@@ -498,6 +516,14 @@ impl Store {
     /// Detaches the running work of a group on this node.
     pub fn detach(&self, group: &Key) {
         self.core.flights.detach(group);
+    }
+
+    /// Detaches the running work of all groups that begin like that on this node.
+    pub async fn detach_prefix(&self, prefix: &Prefix) {
+        for (key, token) in self.core.flights.detach_prefix(prefix) {
+            // If this fails the marker ends by itself.
+            let _ = self.release(&key, token, None).await;
+        }
     }
 
     /// How much work is running on this node.

@@ -243,6 +243,19 @@ async fn a_url_sets_what_it_names() {
 }
 
 #[tokio::test]
+async fn budgets_in_urls_are_the_caches_own() {
+    for url in [
+        "memory://?read_budget=2s",
+        "memory://?write_budget=5s&max_bytes=1MiB&read_budget=50ms",
+        "memory://?namespace=shop&write_budget=1h",
+    ] {
+        let cache = Cache::connect(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        cache.set("a", 1).await.unwrap();
+        assert_eq!(cache.get::<i32>("a").await.unwrap().as_deref(), Some(&1), "{url}");
+    }
+}
+
+#[tokio::test]
 async fn urls_that_are_wrong_say_what_to_write() {
     for (url, words) in [
         ("nonsense", "memory://"),
@@ -251,6 +264,8 @@ async fn urls_that_are_wrong_say_what_to_write() {
         ("memory://?max_bytes=1XB", "KiB"),
         ("memory://?max_bytes=1", "4096"),
         ("memory://?namespace=No%20Good", "namespace"),
+        ("memory://?read_budget=soon", "read_budget"),
+        ("memory://?max_bytes=1MiB&write_budget=0s", "write_budget must lie between"),
         ("file:///var/cache/shop", if cfg!(feature = "file") { "namespace" } else { "feature" }),
         ("file:cache", if cfg!(feature = "file") { "file://" } else { "feature" }),
         (

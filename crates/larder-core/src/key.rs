@@ -443,6 +443,15 @@ impl Prefix {
             && parts.next().is_some_and(|part| part.unwrap_or_default().starts_with(&self.start))
     }
 
+    /// Whether every key that begins like this one also begins like `wider`.
+    pub fn is_within(&self, wider: &Prefix) -> bool {
+        let whole = wider.parts.len();
+        let next = self.parts.get(whole).unwrap_or(&self.start);
+        self.namespace == wider.namespace
+            && self.parts.starts_with(&wider.parts)
+            && next.starts_with(&wider.start)
+    }
+
     pub(crate) fn pieces(&self) -> (&[Bytes], &[u8]) {
         (&self.parts, &self.start)
     }

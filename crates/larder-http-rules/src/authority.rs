@@ -74,6 +74,8 @@ pub struct Authority<'a> {
     // Valid, so ASCII.
     host: &'a [u8],
     port: Option<u16>,
+    // Nothing in the host is in upper case; if false, something may be.
+    lower: bool,
 }
 
 impl<'a> Authority<'a> {
@@ -88,8 +90,9 @@ impl<'a> Authority<'a> {
             return Err(Reason::NoAuthority);
         }
         // The usual case, which every hit passes: a plain name, for which none of the questions below arises.
-        if plain(text) {
-            return Ok(Self { scheme, host: text, port: None });
+        let traits = traits(text);
+        if traits & ODD == 0 {
+            return Ok(Self { scheme, host: text, port: None, lower: traits & UPPER == 0 });
         }
         if text.contains(&b'@') {
             return Err(Reason::UserInfo);
@@ -115,7 +118,8 @@ impl<'a> Authority<'a> {
             return Err(Reason::InvalidAuthority);
         }
         let host = host.as_bytes();
-        Ok(Self { scheme, host, port: port.filter(|&port| port != scheme.default_port()) })
+        let port = port.filter(|&port| port != scheme.default_port());
+        Ok(Self { scheme, host, port, lower: false })
     }
 
     /// The scheme.
@@ -143,12 +147,16 @@ impl<'a> Authority<'a> {
             Scheme::Http => b"http://",
             Scheme::Https => b"https://",
         });
-        let mut buffer = [0u8; 64];
-        for chunk in self.host.chunks(buffer.len()) {
-            let lower = &mut buffer[..chunk.len()];
-            lower.copy_from_slice(chunk);
-            lower.make_ascii_lowercase();
-            out(lower);
+        if self.lower {
+            out(self.host);
+        } else {
+            let mut buffer = [0u8; 64];
+            for chunk in self.host.chunks(buffer.len()) {
+                let lower = &mut buffer[..chunk.len()];
+                lower.copy_from_slice(chunk);
+                lower.make_ascii_lowercase();
+                out(lower);
+            }
         }
         if let Some(port) = self.port {
             let mut digits = [b':'; 6];
@@ -254,24 +262,32 @@ pub fn effective_of<'a>(
     }
 }
 
-// Four at a time: every hit comes by here.
-fn plain(text: &[u8]) -> bool {
-    let plain = |b: &u8| PLAIN[usize::from(*b)];
+// A byte that is none of a plain name's: of a literal, an escape, a port, or of no host at all.
+const ODD: u8 = 1;
+const UPPER: u8 = 2;
+
+// What there is among a host's bytes. Four at a time: every hit comes by here.
+fn traits(text: &[u8]) -> u8 {
+    let of = |b: &u8| TRAITS[usize::from(*b)];
     let (fours, rest) = text.as_chunks::<4>();
-    fours.iter().all(|[a, b, c, d]| plain(a) & plain(b) & plain(c) & plain(d))
-        && rest.iter().all(plain)
+    let fours = fours.iter().fold(0, |sum, [a, b, c, d]| sum | of(a) | of(b) | of(c) | of(d));
+    rest.iter().fold(fours, |sum, byte| sum | of(byte))
 }
 
-/// The bytes of names that are neither literals nor escaped: all of these are [valid](valid_host).
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
+/// All bytes that are not odd are [valid](valid_host).
+static TRAITS: [u8; 256] = {
+    let mut traits = [ODD; 256];
     let mut at = 0;
-    while at < plain.len() {
+    while at < traits.len() {
         let byte = at as u8;
-        plain[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if byte.is_ascii_uppercase() {
+            traits[at] = UPPER;
+        } else if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            traits[at] = 0;
+        }
         at += 1;
     }
-    plain
+    traits
 };
 
 /// A registered name, an IPv4 address or a bracketed literal (RFC 3986 §3.2.2), by its characters.

@@ -32,8 +32,11 @@ impl Builder {
         self
     }
 
-    /// The bytes that one entry's key and value may have. A quarter of [`max_bytes`](Builder::max_bytes) unless set, and
-    /// never more than the whole or than 2 GiB.
+    /// The bytes that one entry's key and value may have. A sixteenth of [`max_bytes`](Builder::max_bytes) and at most
+    /// 4 MiB unless set; never more than a third of the whole.
+    ///
+    /// The room is divided into shards of equal size, each with a lock of its own, and the largest entry has to fit into
+    /// one: the larger entries may be, the fewer shards there are.
     pub fn max_entry_bytes(mut self, bytes: u64) -> Self {
         self.max_entry_bytes = Some(bytes);
         self
@@ -45,7 +48,7 @@ impl Builder {
         self
     }
 
-    /// The clock, for tests. With a manual clock, memory of expired entries is freed only by eviction.
+    /// The clock, for tests.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -63,8 +66,11 @@ impl Builder {
                 "max_bytes is below 4096: not even one entry would fit; give it more room",
             );
         }
-        if self.max_entry_bytes.is_some_and(|bytes| bytes > self.max_bytes) {
-            return wrong("max_entry_bytes is larger than max_bytes; lower it or raise max_bytes");
+        // Its bytes may be there twice: as they were read and as readers use them.
+        if self.max_entry_bytes.is_some_and(|bytes| bytes > self.max_bytes / 3) {
+            return wrong(
+                "max_entry_bytes is more than a third of max_bytes; lower it or raise max_bytes",
+            );
         }
         Ok(MemoryBackend::with(self))
     }

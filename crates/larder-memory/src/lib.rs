@@ -1,12 +1,15 @@
 //! The in-memory backend: one process, bounded in bytes, hits without decoding or copying.
 //!
-//! Entries are kept in the form in which readers use them ([`Live`](larder_core::Live)); the map is [moka], which
-//! evicts by frequency and recency (W-TinyLFU). A hit is one look-up, one reference count and one atomic load for each
-//! tag; it takes no lock and allocates nothing.
+//! Entries are kept in the form in which readers use them ([`Live`](larder_core::Live)); the map is [quick_cache],
+//! which evicts by frequency and recency (a variant of S3-FIFO). A hit is one look-up under a shard's read lock, one
+//! reference count and one atomic load for each tag; it allocates nothing and decodes nothing.
+//!
+//! Nothing that has expired is ever read. Its memory is freed when the room is needed, or at the latest when as many
+//! entries were put as there are.
 //!
 //! # Defaults
 //!
-//! 64 MiB in all, a quarter of that for one entry, 300 s for entries without a lifetime of their own.
+//! 64 MiB in all, 4 MiB for one entry, 300 s for entries without a lifetime of their own.
 //!
 //! ```
 //! use larder_core::{Backend, Encoded, Entry, Key, Namespace, Ttl, When};
@@ -40,14 +43,15 @@
 //!
 //! # What it does not do
 //!
-//! Other processes do not see it, and a restart empties it. Under pressure it may decline to keep a new entry in favour
-//! of one that is used more often.
+//! Other processes do not see it, and a restart empties it. Under pressure a new entry may soon make room for one that
+//! is used more often.
 //!
-//! [moka]: https://docs.rs/moka
+//! [quick_cache]: https://docs.rs/quick_cache
 
 mod client;
 mod config;
 mod store;
+mod sweep;
 mod tags;
 
 pub use client::Usage;

@@ -4,7 +4,6 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -18,27 +17,27 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::client::{Map, Usage};
 use crate::config::Builder;
+use crate::sweep::{Sweeps, sweep};
 use crate::tags::Numbers;
 
 /// Keeps entries in this process's memory; see the [crate's documentation](crate). A clone is the same store.
 #[derive(Clone)]
 pub struct MemoryBackend(Arc<Inner>);
 
-struct Inner {
-    map: Map,
+pub(crate) struct Inner {
+    pub(crate) map: Map,
     numbers: Numbers,
     // Every write of a key happens under its stripe's lock, which also holds the key's fill marker. Hits take no lock.
     stripes: Box<[Mutex<Fills>]>,
     hasher: RandomState,
-    clock: Clock,
+    pub(crate) clock: Clock,
     default_ttl: Ttl,
     max_entry_bytes: u64,
-    // Sweeps asked for and not done.
-    sweeps: AtomicU64,
+    pub(crate) sweeps: Sweeps,
 }
 
 #[derive(Default)]
-struct Fills {
+pub(crate) struct Fills {
     open: HashMap<Key, Marker>,
     sweep_at: usize,
 }
@@ -72,70 +71,29 @@ impl MemoryBackend {
         Builder::default()
     }
 
-    /// What it holds now. Runs the map's pending housekeeping first, so the figures are exact.
+    /// What it holds now.
     pub fn usage(&self) -> Usage {
         self.0.map.usage()
     }
 
     pub(crate) fn with(config: Builder) -> Self {
-        let max_entry = config.max_entry_bytes.unwrap_or(config.max_bytes / 4);
+        let max_entry_bytes =
+            config.max_entry_bytes.unwrap_or((config.max_bytes / 16).min(4 << 20));
         MemoryBackend(Arc::new(Inner {
-            map: Map::new(config.max_bytes, &config.clock),
+            map: Map::new(config.max_bytes, max_entry_bytes),
             numbers: Numbers::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             clock: config.clock,
             default_ttl: config.default_ttl,
-            sweeps: AtomicU64::new(0),
-            // Weights are 32 bits wide, and wire bytes weigh double.
-            max_entry_bytes: max_entry.min(u64::from(u32::MAX) / 2 - 4096),
+            sweeps: Sweeps::default(),
+            max_entry_bytes,
         }))
     }
 }
 
-impl MemoryBackend {
-    // Frees the entries whose marks no longer hold. Nobody reads them any more; this is about memory only.
-    //
-    // A small map is swept here, a large one in a thread of its own: clearing must not hold a runtime's worker up.
-    fn free_invalid(&self) {
-        const SMALL: u64 = 4096;
-        if self.0.map.len() < SMALL {
-            return self.0.sweep();
-        }
-        // A sweep that is under way may have passed entries that are invalid now: it goes round once more.
-        if self.0.sweeps.fetch_add(1, Ordering::AcqRel) > 0 {
-            return;
-        }
-        let inner = self.0.clone();
-        let thread = std::thread::Builder::new().name("larder-memory-sweep".into());
-        let spawned = thread.spawn(move || {
-            loop {
-                let asked = inner.sweeps.load(Ordering::Acquire);
-                inner.sweep();
-                if inner.sweeps.fetch_sub(asked, Ordering::AcqRel) == asked {
-                    return;
-                }
-            }
-        });
-        if spawned.is_err() {
-            self.0.sweeps.store(0, Ordering::Release);
-        }
-    }
-}
-
 impl Inner {
-    fn sweep(&self) {
-        for (key, entry) in self.map.iter().filter(|(_, entry)| !entry.marks_hold()) {
-            drop(entry);
-            // Somebody may have put a valid entry there since.
-            let _fills = self.lock(&key);
-            if self.map.get(key.as_ref().as_ref()).is_some_and(|entry| !entry.marks_hold()) {
-                self.map.remove(key.as_ref().as_ref());
-            }
-        }
-    }
-
-    fn lock(&self, key: &Key) -> MutexGuard<'_, Fills> {
+    pub(crate) fn lock(&self, key: &Key) -> MutexGuard<'_, Fills> {
         let stripe = self.hasher.hash_one(key) as usize % STRIPES;
         self.stripes[stripe].lock()
     }
@@ -146,9 +104,12 @@ impl Inner {
 
     #[inline]
     fn live_at(&self, key: KeyRef<'_>, now: Moment) -> Option<Entry> {
-        let entry = self.map.get(key)?;
-        let expired = entry.times().is_some_and(|times| times.expired(now));
-        (!expired && entry.marks_hold()).then_some(entry)
+        self.map.get(key).filter(|entry| Inner::readable(entry, now))
+    }
+
+    #[inline]
+    pub(crate) fn readable(entry: &Entry, now: Moment) -> bool {
+        !entry.times().is_some_and(|times| times.expired(now)) && entry.marks_hold()
     }
 
     fn marker(&self, fills: &mut Fills, key: &Key) -> Option<Marker> {
@@ -177,7 +138,8 @@ impl Inner {
 
     fn insert_settled(&self, key: &Key, entry: Entry) -> Result<()> {
         let size = key.as_ref().as_bytes().len() + entry.size();
-        if size as u64 > self.max_entry_bytes || entry.tags().len() > MAX_TAGS {
+        let too_large = size as u64 > self.max_entry_bytes || !self.map.fits(key, &entry);
+        if too_large || entry.tags().len() > MAX_TAGS {
             // An old value must not outlive the one that was to replace it.
             self.map.remove(key.as_ref());
             return Err(Error::new(
@@ -375,12 +337,18 @@ impl Backend for MemoryBackend {
     }
 
     async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
+        if self.0.sweeps.due() {
+            sweep(&self.0);
+        }
         self.0.put(key, entry, ttl, when)
     }
 
     async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
-        let put = |item: Put| self.0.put(&item.key, item.entry, item.ttl, item.when);
-        Ok(items.into_iter().map(put).collect())
+        let mut outcomes = Vec::with_capacity(items.len());
+        for item in items {
+            outcomes.push(self.put(&item.key, item.entry, item.ttl, item.when).await);
+        }
+        Ok(outcomes)
     }
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
@@ -434,7 +402,7 @@ impl Backend for MemoryBackend {
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         self.0.numbers.clear(namespace);
-        self.free_invalid();
+        sweep(&self.0);
         Ok(())
     }
 
@@ -445,13 +413,13 @@ impl Backend for MemoryBackend {
         let now = self.0.clock.now();
         let mut keys = BinaryHeap::new();
         for (key, entry) in self.0.map.iter() {
-            let bytes = key.as_ref().as_ref().as_bytes();
+            let bytes = key.as_ref().as_bytes();
             let passed = from.as_ref().is_some_and(|Cursor(last)| bytes <= &**last);
-            let gone = entry.times().is_none_or(|times| times.expired(now));
-            if passed || gone || !entry.marks_hold() || !prefix.matches(key.as_ref().as_ref()) {
+            let matches = prefix.matches(key.as_ref());
+            if passed || !matches || !Inner::readable(&entry, now) {
                 continue;
             }
-            keys.push((*key).clone());
+            keys.push(key);
             if keys.len() > limit {
                 keys.pop();
             }

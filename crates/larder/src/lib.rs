@@ -51,8 +51,8 @@
 //! Sessions, gRPC, SQL databases, tiers: they are designed for and not here.
 
 pub use larder_cache::{
-    Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Lookup, Options, Store, Value,
-    collect, untracked,
+    Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
+    Lookup, Options, Rendering, Store, Value, collect, untracked,
 };
 pub use larder_core as core;
 pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};

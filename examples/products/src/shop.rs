@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder::{Cache, CacheKey, Failure, Options, Value};
+use larder::{Cache, CacheKey, Failure, Fragment, Options, Value};
 
 use crate::database::Database;
 use crate::errors::Problem;
@@ -57,21 +57,42 @@ impl Shop {
         F: FnOnce(Database) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Problem>> + Send + 'static,
     {
-        let database = self.database.clone();
-        let Some(cache) = &self.cache else {
-            return Ok((Arc::new(compute(database).await?), Origin::Computed));
+        let computing = Computing::default();
+        let compute = computing.noted(compute, &self.database);
+        let value = match &self.cache {
+            Some(cache) => {
+                let options = Options::ttl(TTL).tag(tags::ALL);
+                cache.get_or_compute(key, options, compute).await.map_err(problem)?
+            }
+            None => Arc::new(compute().await?),
         };
-        let computed = Arc::new(AtomicBool::new(false));
-        let seen = computed.clone();
-        let value = cache
-            .get_or_compute(key, Options::ttl(TTL).tag(tags::ALL), move || {
-                seen.store(true, Ordering::Relaxed);
-                compute(database)
-            })
-            .await
-            .map_err(problem)?;
-        let computed = computed.load(Ordering::Relaxed);
-        Ok((value, if computed { Origin::Computed } else { Origin::Cached }))
+        Ok((value, computing.origin()))
+    }
+
+    /// A part of a page that depends on many products: from the cache, or rendered once however many ask.
+    ///
+    /// # Errors
+    ///
+    /// The rendering's.
+    pub async fn fragment<F, Fut>(
+        &self,
+        name: impl CacheKey,
+        render: F,
+    ) -> Result<(Fragment, Origin), Problem>
+    where
+        F: FnOnce(Database) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<String, Problem>> + Send + 'static,
+    {
+        let computing = Computing::default();
+        let render = computing.noted(render, &self.database);
+        let fragment = match &self.cache {
+            Some(cache) => {
+                let fragment = cache.fragment(name).ttl(TTL).tag(tags::ALL);
+                fragment.compute(render).await.map_err(problem)?
+            }
+            None => render().await?.into(),
+        };
+        Ok((fragment, computing.origin()))
     }
 
     /// Drops everything that carries one of these tags, before the client hears that its change was made.
@@ -85,6 +106,31 @@ impl Shop {
                 "the cache did not confirm that these tags were dropped: {error}"
             );
         }
+    }
+}
+
+/// Tells whether something was computed for this very request.
+#[derive(Default)]
+struct Computing(Arc<AtomicBool>);
+
+impl Computing {
+    fn noted<F, Fut>(
+        &self,
+        compute: F,
+        database: &Database,
+    ) -> impl FnOnce() -> Fut + Send + 'static
+    where
+        F: FnOnce(Database) -> Fut + Send + 'static,
+    {
+        let (computed, database) = (self.0.clone(), database.clone());
+        move || {
+            computed.store(true, Ordering::Relaxed);
+            compute(database)
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        if self.0.load(Ordering::Relaxed) { Origin::Computed } else { Origin::Cached }
     }
 }
 

@@ -84,13 +84,11 @@ impl Fill {
                 let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
             }
             Ok((built_at, permit)) => {
-                let token = permit.token();
-                let (store, key) = (self.shared.config.store.clone(), self.key.clone());
+                let held: Vec<_> =
+                    permit.token().into_iter().map(|token| (self.key.clone(), token)).collect();
+                let store = self.shared.config.store.clone();
                 let filling = self.fill(pilot, inner, request, sender, built_at, permit);
-                match token {
-                    Some(token) => store.holding(&key, token, HOLD, filling).await,
-                    None => filling.await,
-                }
+                store.holding(&held, HOLD, filling).await;
             }
         }
     }

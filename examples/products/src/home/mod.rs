@@ -48,8 +48,8 @@ async fn show(shop: &Shop, pairs: Vec<(String, String)>) -> Result<String, Probl
         .await?;
 
     // A fragment: HTML that is the same on every page.
-    let (aside, sidebar) = shop
-        .data::<String, _, _>("sidebar", |database| async move {
+    let (aside, sidebar) =
+        shop.fragment("sidebar", |database| async move {
             Ok(html::sidebar(&database.sidebar().await?))
         })
         .await?;

@@ -4,11 +4,11 @@ use larder::Cache;
 use serde_json::json;
 
 use crate::caching;
-use crate::service::Service;
+use crate::service::{self, Service};
 
 async fn connect(folder: &tempfile::TempDir) -> Option<Cache> {
     let url = format!("file://{}?namespace=products", folder.path().display());
-    Some(Cache::connect(&url).await.unwrap())
+    Some(service::patient(&url).await)
 }
 
 macro_rules! over_files {

@@ -5,11 +5,11 @@ use larder_testkit::servers::MemcachedServer;
 use serde_json::json;
 
 use crate::caching;
-use crate::service::Service;
+use crate::service::{self, Service};
 
 async fn connect(server: &MemcachedServer) -> Option<Cache> {
     let url = format!("{}?namespace=products&response_timeout=60s", server.url());
-    Some(Cache::connect(&url).await.unwrap())
+    Some(service::patient(&url).await)
 }
 
 macro_rules! over_memcached {
@@ -72,7 +72,7 @@ async fn one_server_of_a_ring_that_dies_costs_its_share() {
     let addresses: Vec<String> = servers.iter().map(MemcachedServer::address).collect();
     let ring = addresses.join(",");
     let url = format!("memcached://{ring}?namespace=products&response_timeout=60s");
-    let cache = Cache::connect(&url).await.unwrap();
+    let cache = service::patient(&url).await;
     let keys: Vec<String> = (0..60).map(|n| format!("key {n}")).collect();
     for key in &keys {
         cache.set(key, 1_i64).await.unwrap();

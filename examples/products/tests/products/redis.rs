@@ -5,11 +5,11 @@ use larder_testkit::servers::RedisServer;
 use serde_json::json;
 
 use crate::caching;
-use crate::service::Service;
+use crate::service::{self, Service};
 
 async fn connect(server: &RedisServer) -> Option<Cache> {
-    let url = format!("{}/0?namespace=products", server.url());
-    Some(Cache::connect(&url).await.unwrap())
+    let url = format!("{}/0?namespace=products&response_timeout=60s", server.url());
+    Some(service::patient(&url).await)
 }
 
 macro_rules! over_redis {
