@@ -89,8 +89,9 @@
 //! The times in a record are the server's. It tells whole seconds only, so a node looks for the moment at which one begins
 //! when it connects, and every ten seconds from then on; in between it counts by its own monotonic clock. Two nodes
 //! therefore agree to the length of a round trip and a few milliseconds, whatever their wall clocks say: those are never
-//! read. The server's own seconds are uneven by up to one in some minutes, and so may be the end of what lives that long.
-//! A record that seems to come from the future is taken for one of now.
+//! read. The server's own count of seconds falls behind by up to one and catches up every quarter of an hour or so; what
+//! lives that long may end by as much too early or too late. A record that seems to come from the future is taken for one
+//! of now.
 //!
 //! # Counters
 //!
