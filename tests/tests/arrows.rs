@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// The floors of `ARCHITECTURE.md`. A crate may depend on crates of lower floors.
-const FLOORS: [(&str, u32); 8] = [
+const FLOORS: [(&str, u32); 9] = [
     ("larder-core", 1),
     ("larder-http-rules", 1),
     ("larder-memory", 2),
     ("larder-redis", 2),
+    ("larder-memcached", 2),
     ("larder-file", 2),
     ("larder-cache", 3),
     ("larder-http", 4),

@@ -15,6 +15,7 @@ impl Cache {
     /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it, `default_ttl` (5 m) is what values live |
     /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
+    /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
     ///
     /// Parameters for every store: `namespace`, which all but the memory need, since applications share them;
     /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set.
@@ -27,6 +28,10 @@ impl Cache {
     /// URL, which may carry a password.
     pub async fn connect(url: &str) -> Result<Cache> {
         let (url, budgets) = Budgets::taken_from(url)?;
+        // As it was written: it may name several hosts, which a URL cannot.
+        if ["memcached://", "memcached+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Ok(budgets.given_to(memcached(&url).await?).build());
+        }
         let parsed = Url::parse(&url).map_err(|source| {
             let words = "the cache URL is not a URL; write for instance memory:// or \
                          redis://127.0.0.1:6379/0?namespace=shop";
@@ -41,7 +46,7 @@ impl Cache {
             "file" => file(&url)?,
             _ => {
                 return Err(wrong(
-                    "unknown kind of cache URL; there are memory://, redis://, rediss:// and file://",
+                    "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://",
                 ));
             }
         };
@@ -140,6 +145,23 @@ async fn redis(url: &Url) -> Result<Builder> {
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a redis:// URL needs a namespace, since others may use the server too: add ?namespace=NAME",
+        ));
+    };
+    let backend = builder.connect().await?;
+    Cache::builder(backend).namespace(namespace.as_str())
+}
+
+#[cfg(not(feature = "memcached"))]
+async fn memcached(_: &str) -> Result<Builder> {
+    Err(wrong("memcached:// needs the feature `memcached`, which this build lacks"))
+}
+
+#[cfg(feature = "memcached")]
+async fn memcached(url: &str) -> Result<Builder> {
+    let builder = larder_memcached::MemcachedBackend::builder().url(url)?;
+    let Some(namespace) = builder.namespace().cloned() else {
+        return Err(wrong(
+            "a memcached:// URL needs a namespace, since others may use the servers too: add ?namespace=NAME",
         ));
     };
     let backend = builder.connect().await?;

@@ -259,7 +259,7 @@ async fn budgets_in_urls_are_the_caches_own() {
 async fn urls_that_are_wrong_say_what_to_write() {
     for (url, words) in [
         ("nonsense", "memory://"),
-        ("memcached://h1", "unknown kind"),
+        ("sqlite://h1", "unknown kind"),
         ("memory://?max_byte=1", "max_bytes"),
         ("memory://?max_bytes=1XB", "KiB"),
         ("memory://?max_bytes=1", "4096"),
@@ -271,6 +271,14 @@ async fn urls_that_are_wrong_say_what_to_write() {
         (
             "redis://:secret@localhost/1",
             if cfg!(feature = "redis") { "namespace" } else { "feature" },
+        ),
+        (
+            "memcached://h1:11211,h2",
+            if cfg!(feature = "memcached") { "namespace" } else { "feature" },
+        ),
+        (
+            "memcached://user:secret@h1",
+            if cfg!(feature = "memcached") { "log in" } else { "feature" },
         ),
     ] {
         let error = Cache::connect(url).await.unwrap_err();

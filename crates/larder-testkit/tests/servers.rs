@@ -1,6 +1,6 @@
 //! Servers start, freeze, die and come back, and leave nothing behind.
 
-use larder_testkit::servers::RedisServer;
+use larder_testkit::servers::{MemcachedServer, RedisServer};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -73,4 +73,28 @@ async fn ten_servers_do_not_get_into_each_others_way() {
             format!("$1\r\n{n}\r\n").as_bytes()
         );
     }
+}
+
+#[tokio::test]
+async fn a_memcached_answers_freezes_dies_and_comes_back_empty() {
+    let mut server = MemcachedServer::options().memory(16).item_size("2m").start().await;
+    assert_eq!(server.url(), format!("memcached://127.0.0.1:{}", server.port()));
+    let settings = String::from_utf8(server.send(b"stats settings\r\n").await.unwrap()).unwrap();
+    assert!(settings.contains("item_size_max 2097152") && settings.contains("maxbytes 16777216"));
+    assert_eq!(server.send(b"ms k 3 T0\r\nv w\r\n").await.unwrap(), b"HD\r\n");
+    assert_eq!(server.send(b"mg k v\r\n").await.unwrap(), b"VA 3\r\nv w\r\n");
+    server.freeze();
+    assert!(TcpStream::connect(server.address()).await.is_ok(), "the kernel still accepts");
+    assert!(server.send(b"").await.is_err());
+    server.thaw();
+    assert_eq!(server.send(b"mg k v\r\n").await.unwrap(), b"VA 3\r\nv w\r\n");
+    let port = server.port();
+    server.kill();
+    assert!(server.send(b"").await.is_err());
+    server.restart().await;
+    assert_eq!(server.port(), port);
+    assert_eq!(server.send(b"mg k v\r\n").await.unwrap(), b"EN\r\n");
+    let address = server.address();
+    drop(server);
+    assert!(TcpStream::connect(address).await.is_err());
 }

@@ -41,13 +41,14 @@
 //! | `http` | yes | response caching |
 //! | `memory` | yes | the in-memory backend |
 //! | `redis` | no | Redis and Valkey |
+//! | `memcached` | no | Memcached, one server or a ring of them |
 //! | `axum` | no | keys by the client's URL inside nested routers |
 //! | `file` | no | a directory as the store |
 //! | `json` | no | values as JSON, where asked for |
 //!
 //! # Does not (yet)
 //!
-//! Sessions, gRPC, Memcached, SQL databases, tiers: they are designed for and not here.
+//! Sessions, gRPC, SQL databases, tiers: they are designed for and not here.
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
@@ -61,6 +62,9 @@ pub use larder_http as http;
 
 #[cfg(feature = "file")]
 pub use larder_file::FileBackend;
+
+#[cfg(feature = "memcached")]
+pub use larder_memcached::MemcachedBackend;
 
 #[cfg(feature = "memory")]
 pub use larder_memory::MemoryBackend;

@@ -1,6 +1,7 @@
 //! What is answered from the cache, and what a change drops.
 //!
-//! Each scenario is a function of a service, so that `redis.rs` runs the same ones over Redis.
+//! Each scenario is a function of a service, so that `redis.rs`, `memcached.rs` and `file.rs` run the
+//! same ones over other stores.
 
 use http::{Method, Request, StatusCode};
 use serde_json::json;

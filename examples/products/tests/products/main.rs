@@ -5,6 +5,7 @@ mod caching;
 mod command;
 mod file;
 mod home;
+mod memcached;
 mod redis;
 mod service;
 mod wrong_input;

@@ -1,0 +1,243 @@
+//! What goes over the wire: a recorder between backend and server, and servers that answer what they like.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{LONG, builder, every_verb, expect_all_work, key, read, shop, store, text};
+use larder_core::{Backend, ErrorKind, Key, KeyBuf, Namespace, Tag, Ttl, When};
+use larder_memcached::MemcachedBackend;
+use larder_testkit::servers::MemcachedServer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+mod common;
+
+// Forwards to a server and keeps everything that was sent to it, a list of bytes for each connection.
+async fn recorder(server: &MemcachedServer) -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, target) = (listener.local_addr().unwrap().port(), server.address());
+    let sent: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let keep = sent.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&target).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            let (keep, place) = (keep.clone(), {
+                let mut all = keep.lock().unwrap();
+                all.push(Vec::new());
+                all.len() - 1
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+                    keep.lock().unwrap()[place].extend_from_slice(&buffer[..count]);
+                    to_server.write_all(&buffer[..count]).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, sent)
+}
+
+// The commands and names of a recording, with the values left out. Panics where it is no protocol of ours.
+fn commands(mut bytes: &[u8]) -> Vec<(String, String)> {
+    let mut commands = Vec::new();
+    while !bytes.is_empty() {
+        let end = bytes.windows(2).position(|two| two == b"\r\n").expect("a line ends");
+        let line = std::str::from_utf8(&bytes[..end]).expect("a line is text");
+        bytes = &bytes[end + 2..];
+        if matches!(line, "version" | "stats settings") {
+            continue;
+        }
+        let words: Vec<&str> = line.split(' ').collect();
+        assert!(["mg", "ms", "md", "ma"].contains(&words[0]), "no command of ours: {line:?}");
+        if words[0] == "ms" {
+            let length: usize = words[2].parse().expect("a length");
+            assert_eq!(&bytes[length..length + 2], b"\r\n", "a value has the length that was said");
+            bytes = &bytes[length + 2..];
+        }
+        assert!(line.ends_with(words.last().unwrap()) && words.last().unwrap().starts_with('O'));
+        commands.push((words[0].to_owned(), words[1].to_owned()));
+    }
+    commands
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_on_the_wire_are_our_own_text() {
+    let server = MemcachedServer::start().await;
+    let (port, sent) = recorder(&server).await;
+    let backend = builder(&server.url_at(port)).connect().await.unwrap();
+    let long = "x".repeat(10 * 1024);
+    let parts: [&[u8]; 9] = [
+        b"a b",
+        b"k\r\nflush_all\r\n",
+        b"\0",
+        b"\xff\xfe invalid",
+        b"T0 ME C1",
+        "\u{202e}ü".as_bytes(),
+        b"",
+        b"* [a-z]? {x}",
+        long.as_bytes(),
+    ];
+    for part in parts {
+        let key = Key::new(&shop(), [part, part]).unwrap();
+        store(&backend, &key, "value\r\nmd nothing\r\n").await;
+        assert_eq!(read(&backend, &key).await.as_deref(), Some("value\r\nmd nothing\r\n"));
+        let found = backend.get_many(&[key.clone(), key.clone()]).await.unwrap();
+        assert_eq!(found.iter().flatten().count(), 2);
+        backend.touch(&key, Ttl::Forever).await.unwrap();
+        assert!(backend.remove(&key, None).await.unwrap());
+        backend.begin(&key, LONG).await.unwrap();
+        let tag =
+            Tag::new(&String::from_utf8_lossy(&[b"t", part].concat()[..part.len().min(99) + 1]));
+        backend.invalidate(&shop(), &[tag.unwrap()]).await.unwrap();
+    }
+    expect_all_work(&backend, &shop()).await;
+    let namespace = Namespace::new(&"n".repeat(32)).unwrap();
+    expect_all_work(&backend, &namespace).await;
+    let nested = KeyBuf::new(&namespace).optional(None::<&str>).part("A").key().unwrap();
+    store(&backend, &nested, "nested").await;
+
+    let sent = sent.lock().unwrap().clone();
+    let commands: Vec<_> = sent.iter().flat_map(|bytes| commands(bytes)).collect();
+    assert!(commands.len() > 100, "{} commands", commands.len());
+    for (command, name) in commands {
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"_.:-".contains(&c);
+        assert!(name.len() <= 200 && name.bytes().all(plain), "{command} {name:?}");
+    }
+    assert_eq!(server.send(b"mg flushed v\r\n").await.unwrap(), b"EN\r\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_costs() {
+    let server = MemcachedServer::start().await;
+    let (port, sent) = recorder(&server).await;
+    let backend = builder(&server.url_at(port)).generation_max_age(LONG).connect().await.unwrap();
+    store(&backend, &key("there"), "there").await;
+    let tags = [Tag::new("t").unwrap()];
+    backend.marks(&shop(), &tags).await.unwrap();
+    let count = || -> Vec<String> {
+        let all = sent.lock().unwrap().iter().flat_map(|bytes| commands(bytes)).collect::<Vec<_>>();
+        // The server's time is asked for meanwhile.
+        let ours = all.into_iter().filter(|(_, name)| name != "larder:clock");
+        ours.map(|(command, _)| command).collect()
+    };
+    macro_rules! costs {
+        ($expected:literal, $verb:expr) => {{
+            let before = count().len();
+            let _ = $verb.await.unwrap();
+            assert_eq!(count()[before..].join(" "), $expected, stringify!($verb));
+        }};
+    }
+    let (there, new) = (key("there"), key("new"));
+    costs!("mg", backend.get(&there, &[]));
+    costs!("mg mg", backend.get(&there, std::slice::from_ref(&new)));
+    costs!("ms", backend.put(&there, text("v"), LONG.into(), When::Always));
+    costs!("ms", backend.put(&new, text("v"), LONG.into(), When::Absent));
+    costs!("mg ms", backend.put(&new, text("v"), LONG.into(), When::Present));
+    costs!("mg md", backend.remove(&new, None));
+    costs!("mg", backend.remove(&new, None));
+    costs!("ms mg", backend.begin(&new, LONG));
+    costs!("mg ms", backend.touch(&there, Ttl::Forever));
+    costs!("mg", backend.remaining(&there));
+    costs!("mg mg", backend.marks(&shop(), &tags));
+    costs!("ma mg ms", backend.invalidate(&shop(), &tags));
+    costs!("ms", backend.clear(&shop()));
+}
+
+// Greets like a server, tells the time, and answers everything else with the same words, `#` being the number that is
+// to be repeated.
+async fn scripted(answer: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answering(stream, answer));
+        }
+    });
+    port
+}
+
+async fn answering(mut stream: TcpStream, answer: &'static str) -> std::io::Result<()> {
+    let mut buffer = vec![0; 65536];
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut reply = String::new();
+        for line in String::from_utf8_lossy(&buffer[..count]).split("\r\n") {
+            let id = line.rsplit_once('O').map_or("", |(_, id)| id);
+            match line.split(' ').next().unwrap_or_default() {
+                "version" => reply += "VERSION 1.6.18\r\n",
+                "stats" => reply += "STAT item_size_max 1048576\r\nEND\r\n",
+                _ if line.contains("larder:clock") => reply += &format!("HD t400000000 O{id}\r\n"),
+                "mg" | "ms" | "md" | "ma" => reply += &answer.replace('#', id),
+                _ => {}
+            }
+        }
+        stream.write_all(reply.as_bytes()).await?;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_make_no_sense_reach_nobody() {
+    for answer in [
+        "HD O1\r\n",
+        "VA 3 O1\r\nabc\r\n",
+        "EN O#\r\nEN O#\r\n",
+        "VA 3 O#\r\nabcd\r\n",
+        "VALUE k 0 3\r\nabc\r\nEND\r\n",
+        "END\r\n",
+        "ERROR\r\n",
+        "CLIENT_ERROR bad command line format, canary\r\n",
+        "HD\r\n",
+        "+PONG\r\n",
+        "\0\0\0\0\n",
+    ] {
+        let url = format!("memcached://127.0.0.1:{}", scripted(answer).await);
+        let limit = Duration::from_millis(500);
+        let backend = builder(&url).response_timeout(limit).connect().await.unwrap();
+        for (verb, error) in every_verb(&backend, &shop()).await {
+            let error = error.unwrap_or_else(|| panic!("{verb} believed {answer:?}"));
+            let kinds = [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Ambiguous];
+            assert!(kinds.contains(&error.kind()), "{verb}, {answer:?}: {error:?}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_a_server_leave_the_connection_in_step() {
+    let url = format!("memcached://127.0.0.1:{}", scripted("SERVER_ERROR canary\r\n").await);
+    let backend = builder(&url).connect().await.unwrap();
+    for (verb, error) in every_verb(&backend, &shop()).await {
+        let error = error.unwrap_or_else(|| panic!("{verb} believed an error"));
+        assert!(!format!("{error:?}").contains("canary"), "{verb}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_memcached_is_told_apart() {
+    for (greeting, kind) in [
+        ("VERSION 1.5.22\r\nSTAT item_size_max 1048576\r\nEND\r\n", ErrorKind::Configuration),
+        ("CLIENT_ERROR unauthenticated\r\n", ErrorKind::Configuration),
+        ("-ERR unknown command\r\n", ErrorKind::Unavailable),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", ErrorKind::Unavailable),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("memcached://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 100];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(greeting.as_bytes()).await;
+                let _ = stream.read(&mut buffer).await;
+            }
+        });
+        let error = MemcachedBackend::connect(&url).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{greeting:?}: {error}");
+    }
+}
