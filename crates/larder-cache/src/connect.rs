@@ -5,6 +5,8 @@ use std::time::Duration;
 use larder_core::{Error, ErrorKind, Result, parse};
 use url::Url;
 
+#[cfg(feature = "memory")]
+use crate::tiered::NearUrl;
 use crate::{Builder, Cache};
 
 impl Cache {
@@ -16,6 +18,7 @@ impl Cache {
     /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
     /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
+    /// | `tiered:memory://?max_bytes=64MiB\|redis://…` | memory before another store: what is read often costs no round trip ([`Tiered`](crate::Tiered)) |
     ///
     /// Parameters for every store: `namespace`, which all but the memory need, since applications share them;
     /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set.
@@ -27,10 +30,11 @@ impl Cache {
     /// that this build lacks; the words say what to write. Whatever connecting to a server meets. No error holds the
     /// URL, which may carry a password.
     pub async fn connect(url: &str) -> Result<Cache> {
+        let (near, url) = near(url)?;
         let (url, budgets) = Budgets::taken_from(url)?;
         // As it was written: it may name several hosts, which a URL cannot.
         if ["memcached://", "memcached+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Ok(budgets.given_to(memcached(&url).await?).build());
+            return Ok(budgets.given_to(memcached(&url, near).await?).build());
         }
         let parsed = Url::parse(&url).map_err(|source| {
             let words = "the cache URL is not a URL; write for instance memory:// or \
@@ -38,20 +42,34 @@ impl Cache {
             Error::new(ErrorKind::Configuration, words).with_source(source)
         })?;
         let builder = match parsed.scheme() {
+            "memory" if near.is_some() => {
+                return Err(wrong("memory before memory saves nothing; name the store behind it"));
+            }
             "memory" => memory(&parsed)?,
             "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => {
-                redis(&parsed).await?
+                redis(&parsed, near).await?
             }
             // As it was written: the parser makes a relative path absolute.
-            "file" => file(&url)?,
+            "file" => file(&url, near)?,
             _ => {
                 return Err(wrong(
-                    "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://",
+                    "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://, and tiered: before one of them",
                 ));
             }
         };
         Ok(budgets.given_to(builder).build())
     }
+}
+
+// A `tiered:` URL is two: what is near, and the store behind it.
+fn near(url: &str) -> Result<(Option<NearUrl>, &str)> {
+    let Some(both) = url.strip_prefix("tiered:") else { return Ok((None, url)) };
+    let Some((near, store)) = both.split_once('|') else {
+        return Err(wrong(
+            "a tiered: URL names two stores with | between them: tiered:memory://?max_bytes=64MiB|redis://host/0?namespace=NAME",
+        ));
+    };
+    NearUrl::parse(near).map(|near| (Some(near), store))
 }
 
 /// The parameters of a URL that are the cache's own: the backends do not know them.
@@ -135,12 +153,12 @@ fn memory(_: &Url) -> Result<Builder> {
 }
 
 #[cfg(not(feature = "redis"))]
-async fn redis(_: &Url) -> Result<Builder> {
+async fn redis(_: &Url, _: Option<NearUrl>) -> Result<Builder> {
     Err(wrong("redis:// needs the feature `redis`, which this build lacks"))
 }
 
 #[cfg(feature = "redis")]
-async fn redis(url: &Url) -> Result<Builder> {
+async fn redis(url: &Url, near: Option<NearUrl>) -> Result<Builder> {
     let builder = larder_redis::RedisBackend::builder().url(url.as_str())?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
@@ -148,38 +166,80 @@ async fn redis(url: &Url) -> Result<Builder> {
         ));
     };
     let backend = builder.connect().await?;
-    Cache::builder(backend).namespace(namespace.as_str())
+    let builder = match near {
+        Some(near) => {
+            let bus = backend.bus(&namespace);
+            Cache::builder(near.with_bus(backend, bus)?)
+        }
+        None => Cache::builder(backend),
+    };
+    builder.namespace(namespace.as_str())
 }
 
 #[cfg(not(feature = "memcached"))]
-async fn memcached(_: &str) -> Result<Builder> {
+async fn memcached(_: &str, _: Option<NearUrl>) -> Result<Builder> {
     Err(wrong("memcached:// needs the feature `memcached`, which this build lacks"))
 }
 
 #[cfg(feature = "memcached")]
-async fn memcached(url: &str) -> Result<Builder> {
+async fn memcached(url: &str, near: Option<NearUrl>) -> Result<Builder> {
     let builder = larder_memcached::MemcachedBackend::builder().url(url)?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a memcached:// URL needs a namespace, since others may use the servers too: add ?namespace=NAME",
         ));
     };
-    let backend = builder.connect().await?;
-    Cache::builder(backend).namespace(namespace.as_str())
+    without_bus(builder.connect().await?, near)?.namespace(namespace.as_str())
 }
 
 #[cfg(not(feature = "file"))]
-fn file(_: &str) -> Result<Builder> {
+fn file(_: &str, _: Option<NearUrl>) -> Result<Builder> {
     Err(wrong("file:// needs the feature `file`, which this build lacks"))
 }
 
 #[cfg(feature = "file")]
-fn file(url: &str) -> Result<Builder> {
+fn file(url: &str, near: Option<NearUrl>) -> Result<Builder> {
     let builder = larder_file::FileBackend::builder().url(url)?;
     let Some(namespace) = builder.namespace().cloned() else {
         return Err(wrong(
             "a file:// URL needs a namespace, since others may use the directory too: add ?namespace=NAME",
         ));
     };
-    Cache::builder(builder.build()?).namespace(namespace.as_str())
+    without_bus(builder.build()?, near)?.namespace(namespace.as_str())
+}
+
+#[cfg(any(feature = "file", feature = "memcached"))]
+fn without_bus(backend: impl larder_core::Backend, near: Option<NearUrl>) -> Result<Builder> {
+    Ok(match near {
+        Some(near) => Cache::builder(near.without_bus(backend)?),
+        None => Cache::builder(backend),
+    })
+}
+
+#[cfg(not(feature = "memory"))]
+use without_memory::NearUrl;
+
+#[cfg(not(feature = "memory"))]
+mod without_memory {
+    use larder_core::{Backend, Error, ErrorKind, Result};
+
+    /// Cannot be had: this build has no memory to keep anything near in.
+    pub(super) enum NearUrl {}
+
+    impl NearUrl {
+        pub(super) fn parse(_: &str) -> Result<Self> {
+            let words = "tiered: needs the feature `memory`, which this build lacks";
+            Err(Error::new(ErrorKind::Configuration, words))
+        }
+
+        #[allow(dead_code)]
+        pub(super) fn with_bus<B: Backend>(self, _: B, _: impl larder_core::Bus) -> Result<B> {
+            match self {}
+        }
+
+        #[allow(dead_code)]
+        pub(super) fn without_bus<B: Backend>(self, _: B) -> Result<B> {
+            match self {}
+        }
+    }
 }

@@ -157,10 +157,8 @@ impl Lock {
             if Instant::now() >= until {
                 return;
             }
-            tokio::select! {
-                () = notified => {}
-                () = tokio::time::sleep_until(until) => {}
-            }
+            // Told, or not: it is looked at again.
+            let _ = tokio::time::timeout_at(until, notified).await;
         }
     }
 

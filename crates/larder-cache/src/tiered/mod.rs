@@ -4,6 +4,7 @@ mod message;
 mod near;
 mod node;
 mod store;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use larder_core::{Backend, Bus, Error, ErrorKind, Result};
 use larder_memory::{MemoryBackend, Usage};
 use tokio::task::AbortHandle;
+
+pub(crate) use url::NearUrl;
 
 use near::Near;
 use node::Node;

@@ -8,4 +8,5 @@ mod home;
 mod memcached;
 mod redis;
 mod service;
+mod tiered;
 mod wrong_input;

@@ -1,0 +1,178 @@
+//! Memory before a real Redis, which also carries the messages between the nodes.
+
+use std::time::{Duration, Instant};
+
+use larder_cache::{Cache, Options};
+use larder_testkit::servers::RedisServer;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// With time enough, so that a busy machine does not turn a slow answer into an outage.
+async fn node(server: &RedisServer) -> Cache {
+    let near = "tiered:memory://?max_bytes=16MiB&ceiling=1h&heartbeat=200ms";
+    let far = format!("{}/0?namespace=shop&response_timeout=60s", server.url());
+    let url = format!("{near}|{far}&read_budget=60s&write_budget=60s");
+    Cache::connect(&url).await.unwrap()
+}
+
+async fn set(cache: &Cache, key: &str, value: &str) {
+    let options = Options::ttl(Duration::from_secs(3600)).tag("t");
+    cache.set_with(key, value.to_owned(), options).await.unwrap();
+}
+
+async fn read(cache: &Cache, key: &str) -> Option<String> {
+    cache.get::<String>(key).await.unwrap().map(|value| value.to_string())
+}
+
+/// Waits until a node shows that; if it never does, the test says what it shows.
+async fn until(cache: &Cache, key: &str, value: Option<&str>) {
+    let begun = Instant::now();
+    loop {
+        let shown = read(cache, key).await;
+        if shown.as_deref() == value {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it still shows {shown:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// How often anything was read from the server.
+async fn asked(server: &RedisServer) -> u64 {
+    let stats = server.command(&["INFO", "commandstats"]).await.unwrap();
+    let stats = String::from_utf8(stats).unwrap();
+    let reading = ["get", "mget", "eval", "evalsha"].map(|name| format!("cmdstat_{name}:calls="));
+    let calls = |line: &str| {
+        let count = reading.iter().find_map(|prefix| line.strip_prefix(prefix.as_str()))?;
+        count.split(',').next()?.parse::<u64>().ok()
+    };
+    stats.lines().filter_map(calls).sum()
+}
+
+/// Reads until it costs the server nothing, and tells that it does so then.
+async fn warm(cache: &Cache, server: &RedisServer, key: &str) {
+    let begun = Instant::now();
+    loop {
+        let before = asked(server).await;
+        for _ in 0..10 {
+            assert!(read(cache, key).await.is_some());
+        }
+        if asked(server).await == before {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "every read asks the server");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn reads_that_are_near_send_nothing_and_changes_arrive() {
+    let server = RedisServer::start().await;
+    let (here, there) = (node(&server).await, node(&server).await);
+    set(&here, "a", "1").await;
+    warm(&there, &server, "a").await;
+    set(&here, "a", "2").await;
+    assert_eq!(read(&here, "a").await.as_deref(), Some("2"));
+    until(&there, "a", Some("2")).await;
+    warm(&there, &server, "a").await;
+    here.delete("a").await.unwrap();
+    until(&there, "a", None).await;
+
+    set(&here, "a", "3").await;
+    warm(&there, &server, "a").await;
+    here.invalidate_tag("t").await.unwrap();
+    assert_eq!(read(&here, "a").await, None);
+    until(&there, "a", None).await;
+
+    set(&here, "a", "4").await;
+    warm(&there, &server, "a").await;
+    here.clear().await.unwrap();
+    until(&there, "a", None).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_frozen_or_restarted_makes_no_old_value_readable_afterwards() {
+    let mut server = RedisServer::start().await;
+    let (here, there) = (node(&server).await, node(&server).await);
+    for round in 0..3 {
+        let value = format!("round {round}");
+        set(&here, "a", &value).await;
+        until(&there, "a", Some(&value)).await;
+        warm(&there, &server, "a").await;
+        match round {
+            0 => {
+                server.kill();
+                server.restart().await;
+            }
+            1 => {
+                server.freeze();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                server.thaw();
+            }
+            _ => {}
+        }
+        // By a client that tells nobody: what was near before the outage must have been given up.
+        let begun = Instant::now();
+        let outsider = Cache::connect(&format!(
+            "{}/0?namespace=shop&response_timeout=60s&read_budget=60s&write_budget=60s",
+            server.url()
+        ))
+        .await
+        .unwrap();
+        if round < 2 {
+            outsider.strict().set("a", "changed".to_owned()).await.unwrap();
+            until(&there, "a", Some("changed")).await;
+            assert!(begun.elapsed() < PATIENCE);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_races_of_a_reader_and_a_writer_leave_nothing_old() {
+    let server = RedisServer::start().await;
+    let (here, there) = (node(&server).await, node(&server).await);
+    set(&here, "a", "0").await;
+    let rounds: u32 = std::env::var("LARDER_RACES").map_or(2_000, |races| races.parse().unwrap());
+    let reading = tokio::spawn({
+        let there = there.clone();
+        async move {
+            loop {
+                read(&there, "a").await;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    for round in 1..=rounds {
+        here.set("a", round.to_string()).await.unwrap();
+        if round % 100 == 0 {
+            until(&there, "a", Some(&round.to_string())).await;
+        }
+    }
+    until(&there, "a", Some(&rounds.to_string())).await;
+    reading.abort();
+}
+
+#[tokio::test]
+async fn three_nodes_with_ten_thousand_callers_compute_once() {
+    let server = RedisServer::start().await;
+    let nodes = [node(&server).await, node(&server).await, node(&server).await];
+    let computed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let callers: Vec<_> = (0..10_000)
+        .map(|n| {
+            let (cache, computed) = (nodes[n % 3].clone(), computed.clone());
+            tokio::spawn(async move {
+                let options = Options::ttl(Duration::from_secs(3600)).wait(PATIENCE);
+                let compute = move || async move {
+                    computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Ok::<_, std::convert::Infallible>("value".to_owned())
+                };
+                cache.get_or_compute("cold", options, compute).await.unwrap()
+            })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(*caller.await.unwrap(), "value");
+    }
+    assert_eq!(computed.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
