@@ -23,16 +23,22 @@ fn hasty(url: &str) -> Builder {
         .connect_timeout(Duration::from_millis(800))
 }
 
+// What has short limits may be late on a busy machine: it is made, and has stored an entry, when it had the time.
+async fn working(builder: Builder) -> MemcachedBackend {
+    let backend = builder.connect_later().unwrap();
+    eventually("the first entry", async || {
+        backend.put(&key("there"), text("there"), LONG.into(), When::Always).await.is_ok()
+    })
+    .await;
+    backend
+}
+
 async fn through_proxy(
     build: impl Fn(&str) -> Builder,
 ) -> (MemcachedServer, FaultProxy, MemcachedBackend) {
     let server = MemcachedServer::start().await;
     let proxy = FaultProxy::start(server.address()).await;
-    let backend = build(&server.url_at(proxy.port())).connect().await.unwrap();
-    eventually("the first entry", async || {
-        backend.put(&key("there"), text("there"), LONG.into(), When::Always).await.is_ok()
-    })
-    .await;
+    let backend = working(build(&server.url_at(proxy.port()))).await;
     (server, proxy, backend)
 }
 
@@ -55,20 +61,23 @@ async fn expect_recovery(backend: &MemcachedBackend) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server() {
     let mut server = MemcachedServer::start().await;
-    let backend = hasty(&server.url()).connect().await.unwrap();
-    store(&backend, &key("there"), "there").await;
+    let backend = working(hasty(&server.url())).await;
     server.kill();
     expect_outage(&backend).await;
     server.restart().await;
     expect_recovery(&backend).await;
-    assert_eq!(read(&backend, &key("there")).await, None, "the new server is empty");
+    eventually("a look at the new server", async || {
+        let found = backend.get(&key("there"), &[]).await;
+        assert!(found.as_ref().is_ok_and(|found| found.entry.is_none()) || found.is_err());
+        found.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_server() {
     let server = MemcachedServer::start().await;
-    let backend = hasty(&server.url()).connect().await.unwrap();
-    store(&backend, &key("there"), "there").await;
+    let backend = working(hasty(&server.url())).await;
     server.freeze();
     expect_outage(&backend).await;
     server.thaw();
@@ -250,7 +259,7 @@ async fn no_reply_reaches_another_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_lose_their_server_together() {
     let mut server = MemcachedServer::start().await;
-    let backend = hasty(&server.url()).connections(2).connect().await.unwrap();
+    let backend = working(hasty(&server.url()).connections(2)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let tasks: Vec<_> = (0..32)
         .map(|n| {
