@@ -51,6 +51,7 @@ mod lock;
 mod many;
 mod nested;
 mod options;
+mod signals;
 mod store;
 #[cfg(feature = "memory")]
 mod tiered;
@@ -69,6 +70,7 @@ pub use key::{CacheKey, KeyName};
 pub use lock::Lock;
 pub use nested::{collect, untracked};
 pub use options::Options;
+pub use signals::Subscription;
 pub use store::{Lookup, Store};
 #[cfg(feature = "memory")]
 pub use tiered::{Tiered, TieredBuilder};

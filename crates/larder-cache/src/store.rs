@@ -17,6 +17,7 @@ use crate::barred::Barred;
 use crate::breaker::Breaker;
 use crate::erased::Erased;
 use crate::flight::{Flights, Joined};
+use crate::signals::Signals;
 
 /// Entries of one namespace of a store, without the engine's comforts.
 ///
@@ -39,6 +40,7 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) flights: Flights,
     pub(crate) barred: Barred,
+    pub(crate) signals: Signals,
     breaker: Breaker,
     read_budget: Duration,
     write_budget: Duration,
@@ -66,6 +68,7 @@ impl Core {
             abilities: backend.abilities_erased(),
             flights: Flights::default(),
             barred: Barred::default(),
+            signals: Signals::default(),
             breaker: Breaker::new(5, Duration::from_secs(1), clock.clone()),
             clock,
             backend,

@@ -39,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) envelope: Envelope,
     pub(crate) default_ttl: Ttl,
     pub(crate) mark_ttl: Ttl,
+    clear_delay: Duration,
     damages: Damages,
     response_timeout: Duration,
     max_value_bytes: Option<u64>,
@@ -102,6 +103,7 @@ impl MemcachedBackend {
             envelope: builder.envelope,
             default_ttl: builder.default_ttl,
             mark_ttl: builder.mark_ttl,
+            clear_delay: builder.generation_max_age,
             response_timeout: builder.response_timeout,
             max_value_bytes: builder.max_value_bytes,
         }))
@@ -133,6 +135,7 @@ impl Backend for MemcachedBackend {
             precision: Duration::from_millis(10),
             max_bytes: Some(self.0.max_value()),
             default_ttl: self.0.default_ttl,
+            clear_delay: self.0.clear_delay,
             ..Abilities::default()
         }
     }

@@ -52,7 +52,7 @@
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
-    Lookup, Options, Rendering, Store, Value, collect, untracked,
+    Lookup, Options, Rendering, Store, Subscription, Value, collect, untracked,
 };
 pub use larder_core as core;
 pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
