@@ -24,9 +24,7 @@
 //! # Ok::<(), larder_core::Error>(()) }).unwrap();
 //! ```
 //!
-//! # Does not (yet)
-//!
-//! Tiers and a bus between nodes are not here yet.
+//! The [`recipes`] show the classic patterns. `Tiered` puts memory before another store.
 
 mod barred;
 mod batch;
@@ -51,6 +49,7 @@ mod lock;
 mod many;
 mod nested;
 mod options;
+pub mod recipes;
 mod signals;
 mod store;
 #[cfg(feature = "memory")]

@@ -48,11 +48,11 @@
 //!
 //! # Does not (yet)
 //!
-//! Sessions, gRPC, SQL databases, tiers: they are designed for and not here.
+//! Sessions, gRPC, SQL databases: they are designed for and not here.
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
-    Lookup, Options, Rendering, Store, Subscription, Value, collect, untracked,
+    Lookup, Options, Rendering, Store, Subscription, Value, collect, recipes, untracked,
 };
 pub use larder_core as core;
 pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
@@ -67,10 +67,12 @@ pub use larder_file::FileBackend;
 pub use larder_memcached::MemcachedBackend;
 
 #[cfg(feature = "memory")]
+pub use larder_cache::{Tiered, TieredBuilder};
+#[cfg(feature = "memory")]
 pub use larder_memory::MemoryBackend;
 
 #[cfg(feature = "redis")]
-pub use larder_redis::RedisBackend;
+pub use larder_redis::{RedisBackend, RedisBus};
 
 /// The README, so that its programs are compiled and run with the tests.
 #[cfg(all(doctest, feature = "http", feature = "memory"))]
