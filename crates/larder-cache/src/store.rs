@@ -168,10 +168,6 @@ impl Store {
         Store { core, namespace }
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
     // Whether tags mean the same here and there.
     pub(crate) fn is_same(&self, other: &Store) -> bool {
         Arc::ptr_eq(&self.core, &other.core) && self.namespace == other.namespace
@@ -180,6 +176,12 @@ impl Store {
     /// The namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The same store, another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: Namespace) -> Store {
+        Store { core: self.core.clone(), namespace }
     }
 
     /// The clock on whose line the entries' times lie.

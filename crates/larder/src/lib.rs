@@ -32,6 +32,7 @@
 //!
 //! * [`Cache`] is the data cache; [`Cache::connect`] lists the stores that a URL can name.
 //! * [`http`] has the layers for responses.
+//! * `session` (with the feature of that name) has `SessionLayer`.
 //! * [`core`] has the contract that a store of your own would implement.
 //!
 //! # Features
@@ -41,13 +42,14 @@
 //! | `http` | yes | response caching |
 //! | `memory` | yes | the in-memory backend |
 //! | `redis` | no | Redis and Valkey |
-//! | `axum` | no | keys by the client's URL inside nested routers |
+//! | `session` | no | sessions |
+//! | `axum` | no | keys by the client's URL inside nested routers; sessions as extractors |
 //! | `file` | no | a directory as the store |
 //! | `json` | no | values as JSON, where asked for |
 //!
 //! # Does not (yet)
 //!
-//! Sessions, gRPC, Memcached, SQL databases, tiers: they are designed for and not here.
+//! gRPC, Memcached, SQL databases, tiers: they are designed for and not here.
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Lookup, Options, Store, Value,
@@ -59,6 +61,9 @@ pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
 #[cfg(feature = "http")]
 pub use larder_http as http;
 
+#[cfg(feature = "session")]
+pub use larder_session as session;
+
 #[cfg(feature = "file")]
 pub use larder_file::FileBackend;
 
@@ -69,6 +74,6 @@ pub use larder_memory::MemoryBackend;
 pub use larder_redis::RedisBackend;
 
 /// The README, so that its programs are compiled and run with the tests.
-#[cfg(all(doctest, feature = "http", feature = "memory"))]
+#[cfg(all(doctest, feature = "http", feature = "memory", feature = "session", feature = "axum"))]
 #[doc = include_str!("../../../README.md")]
 pub mod readme {}
