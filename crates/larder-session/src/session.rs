@@ -223,11 +223,17 @@ impl Session {
     /// Gives the session a new id and ends the old one, which is what every change of rights needs: whoever knew the id
     /// before, knows nothing now. Done when the session is saved, and kept whatever is called after it.
     ///
+    /// Call it first when somebody signs in. A request that still comes with an id that was rotated away cannot change
+    /// anything ([`Gone`](ErrorKind::Gone)); rotating begins a new session for it, empty, so that who lost the response
+    /// to a sign-in can sign in again.
+    ///
     /// # Errors
     ///
     /// See [above](Session#errors).
     pub async fn rotate(&self) -> Result<()> {
-        self.write().await?.rotate = true;
+        let mut state = self.open().await?;
+        state.rotated_away = false;
+        state.rotate = true;
         Ok(())
     }
 
@@ -309,15 +315,20 @@ impl Session {
     }
 
     async fn write(&self) -> Result<MutexGuard<'_, State>> {
-        let state = self.read().await?;
-        unsealed(&state)?;
-        if let Some(error) = &state.failed {
-            return Err(error.clone());
-        }
+        let state = self.open().await?;
         if state.rotated_away {
             return Err(Error::new(ErrorKind::Gone));
         }
         Ok(state)
+    }
+
+    async fn open(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.read().await?;
+        unsealed(&state)?;
+        match &state.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(state),
+        }
     }
 
     // Sequentially consistent on both sides: either the head tells of the use, or the user is told of the head.

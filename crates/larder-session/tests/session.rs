@@ -220,6 +220,15 @@ async fn s02_rotation_is_kept_whatever_follows_and_the_old_id_is_dead() {
         // Who writes with the old id is told, instead of getting another session in the way of the new one.
         let got = exchange(&stand.layer, Some(&old), put).await;
         assert_eq!((got.status, got.set_cookie()), (StatusCode::CONFLICT, None));
+        // But who never got the new one, since the response was lost, can sign in again.
+        let mut lost = Browser::with_cookie(&stand.layer, &old);
+        let again = |session: Session| async move {
+            session.rotate().await?;
+            assert!(session.is_empty().await?);
+            session.insert("user", &8).await
+        };
+        assert_eq!(lost.send(again).await.status, 200);
+        assert!(![&old, &new].contains(&lost.cookie.as_ref().unwrap()));
     }
 }
 
