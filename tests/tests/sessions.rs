@@ -92,6 +92,8 @@ async fn use_session(session: &Session, way: &str) -> Result<(), Error> {
         "is_empty" => session.is_empty().await.map(drop),
         "insert" => session.insert("n", &1).await,
         "remove" => session.remove("absent").await.map(drop),
+        "take" => session.take::<u8>("user").await.map(drop),
+        "sign_in" => session.sign_in("user", &7).await,
         "update" => session.update("user", |user: &mut u8| *user = 7).await.map(drop),
         "typed" => session.typed::<Whole>().await.map(drop),
         "update_typed" => session.update_typed(|whole: &mut Whole| whole.user = 7).await,
@@ -105,7 +107,7 @@ async fn use_session(session: &Session, way: &str) -> Result<(), Error> {
     }
 }
 
-const WAYS: [&str; 15] = [
+const WAYS: [&str; 17] = [
     "get",
     "contains",
     "keys",
@@ -121,6 +123,8 @@ const WAYS: [&str; 15] = [
     "set_expiry",
     "id_hash",
     "save",
+    "take",
+    "sign_in",
 ];
 
 /// A handler that says its response is for everybody, whatever it does with the session.
@@ -218,8 +222,7 @@ async fn s20_a_stricter_header_of_the_handlers_stays() {
 /// Signs in, tells who is there, signs out: with Axum's extractor.
 fn app(layer: SessionLayer) -> Router {
     async fn enter(session: Session) -> Result<&'static str, Error> {
-        session.rotate().await?;
-        session.insert("user", "Ada").await?;
+        session.sign_in("user", "Ada").await?;
         Ok("welcome")
     }
     async fn who(session: Session) -> Result<String, Error> {

@@ -56,8 +56,7 @@
 //!
 //! async fn login(session: Session) -> Result<&'static str> {
 //!     // a change of rights is a change of ids
-//!     session.rotate().await?;
-//!     session.insert("user", &7).await?;
+//!     session.sign_in("user", &7).await?;
 //!     Ok("welcome")
 //! }
 //!
@@ -107,7 +106,7 @@
 //!
 //! # Does not (yet)
 //!
-//! Flash messages, CSRF tokens, lists of a user's sessions, sessions in the cookie itself, write-through to a durable
+//! CSRF tokens (`SameSite=Lax` keeps other sites' forms out; `tower_http::csrf` checks where requests come from), lists of a user's sessions, sessions in the cookie itself, write-through to a durable
 //! store.
 
 #![forbid(unsafe_code)]

@@ -130,6 +130,40 @@ impl Session {
         Ok(true)
     }
 
+    /// Takes a value out and gives it: what is to be shown once, for instance.
+    ///
+    /// ```
+    /// # async fn handlers(session: larder_session::Session) -> Result<(), larder_session::Error> {
+    /// // before a redirect
+    /// session.update("notices", |notices: &mut Vec<String>| notices.push("Saved.".to_owned())).await?;
+    /// // on the page where it leads
+    /// let notices: Vec<String> = session.take("notices").await?.unwrap_or_default();
+    /// # let _ = notices; Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Value`](ErrorKind::Value) when it is not of that type; see also [above](Session#errors). Nothing was changed
+    /// then.
+    pub async fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let mut state = self.write().await?;
+        let Some(bytes) = state.values().get(key) else { return Ok(None) };
+        let value = value::decode(bytes)?;
+        state.change(&self.0.shared, Change::Set(key.to_owned(), None))?;
+        Ok(Some(value))
+    }
+
+    /// Signs a visitor in: [rotates](Session::rotate) the id, and puts in who they are. What they did before stays in the
+    /// session, a cart for instance; [`clear`](Session::clear) it where it should not.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Session::insert).
+    pub async fn sign_in<T: Serialize + ?Sized>(&self, key: &str, who: &T) -> Result<()> {
+        self.rotate().await?;
+        self.insert(key, who).await
+    }
+
     /// Changes a value in place, beginning with its default if there is none, and gives what it became.
     ///
     /// The closure runs now, and again on what another request stored meanwhile: counts are never lost. It should do
@@ -294,6 +328,9 @@ impl Session {
             let _running = running;
             let mut state = session.0.state.lock().await;
             unsealed(&state)?;
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
             let saved = commit::save(&session.0.shared, &mut state).await;
             if saved.is_err() {
                 state.discard();

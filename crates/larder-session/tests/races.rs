@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Browser, Stand, exchange, patient};
+use larder_file::FileBackend;
 use larder_memory::MemoryBackend;
 use larder_redis::RedisBackend;
 use larder_session::{ErrorKind, Session, SessionLayer};
@@ -33,6 +34,11 @@ async fn redis_nodes(server: &RedisServer, nodes: usize) -> Vec<SessionLayer> {
         layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
     }
     layers
+}
+
+fn file_nodes(directory: &std::path::Path, nodes: usize) -> Vec<SessionLayer> {
+    let backend = || FileBackend::builder().path(directory).build().expect("a directory");
+    (0..nodes).map(|_| SessionLayer::new(&patient(backend(), "shop")).evictable()).collect()
 }
 
 /// So many increments of one session, on all nodes, by many clients at once.
@@ -86,6 +92,12 @@ async fn s05_increments_on_three_nodes_sum_exactly_in_memory() {
 async fn s05_increments_on_three_nodes_sum_exactly_on_redis() {
     let server = RedisServer::start().await;
     increments(redis_nodes(&server, 3).await, races(2_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s05_increments_on_three_nodes_sum_exactly_on_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    increments(file_nodes(directory.path(), 3), races(500)).await;
 }
 
 /// Signing out while other requests of the same visitor save, rotate, and keep alive: afterwards nobody is signed in.
@@ -161,6 +173,12 @@ async fn s04_no_logout_is_undone_in_memory() {
 async fn s04_no_logout_is_undone_on_redis() {
     let server = RedisServer::start().await;
     logouts(redis_nodes(&server, 2).await, races(10_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s04_no_logout_is_undone_on_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    logouts(file_nodes(directory.path(), 2), races(2_000)).await;
 }
 
 /// What the slower of two requests comes to; each step is taken with the state that the other one left.

@@ -107,6 +107,30 @@ async fn reading_is_one_round_trip_and_writing_one_load_and_one_save() {
     assert_eq!(browser.cookie, None);
 }
 
+#[tokio::test]
+async fn what_is_taken_is_shown_once_and_a_sign_in_changes_the_id() {
+    let stand = Stand::new();
+    let mut browser = stand.browser();
+    let notice = |session: Session| async move {
+        session.update("notices", |notices: &mut Vec<u8>| notices.push(1)).await.map(drop)
+    };
+    browser.send(notice).await;
+    browser.send(notice).await;
+    let before = browser.cookie.clone();
+    browser.send(|session| async move { session.sign_in("user", "Ada").await }).await;
+    assert_ne!(browser.cookie, before);
+    for shown in [Some(vec![1, 1]), None] {
+        browser
+            .send(|session| async move {
+                assert!(session.take::<u8>("user").await.is_err(), "it is text");
+                assert_eq!(session.take::<Vec<u8>>("notices").await?, shown);
+                assert_eq!(session.get::<String>("user").await?.as_deref(), Some("Ada"));
+                Ok(())
+            })
+            .await;
+    }
+}
+
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Visitor {
