@@ -6,6 +6,7 @@ use std::time::Duration;
 use larder_core::{Entry, Key, Outcome, Revision, Ttl, When};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::expiry::Expiry;
 use crate::id::{Id, name, named};
 use crate::layer::Shared;
@@ -19,6 +20,15 @@ const NEW_IDS: usize = 3;
 
 /// Saves everything that was changed. What was saved is settled in the state, whatever becomes of the rest.
 pub(crate) async fn save(shared: &Shared, state: &mut State) -> Result<()> {
+    let saved = try_save(shared, state).await;
+    if let Err(error) = &saved {
+        tracing::warn!(?error, "a session was not saved");
+        shared.config.hook.tell(Event::Failed);
+    }
+    saved
+}
+
+async fn try_save(shared: &Shared, state: &mut State) -> Result<()> {
     while let Some((key, known)) = state.kills.last() {
         kill(shared, key.clone(), *known).await?;
         state.kills.pop();
@@ -35,6 +45,7 @@ pub(crate) async fn save(shared: &Shared, state: &mut State) -> Result<()> {
         let base = create(shared, Arc::new(Record::Alive(alive))).await?;
         state.effect = announce(shared, &base);
         state.settle(Some(base));
+        shared.config.hook.tell(Event::Began);
         Ok(())
     }
 }

@@ -1,13 +1,17 @@
-//! What deserves somebody's attention.
+//! What is worth counting.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Something that an honest browser seldom does. Counted by whoever gives a hook to
-/// [`SessionLayer::on_event`](crate::SessionLayer::on_event), and told to `tracing` at debug level.
+/// Something worth counting: floods, guesses, losses. For the hook of
+/// [`SessionLayer::on_event`](crate::SessionLayer::on_event); `tracing` hears of it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Event {
+    /// A session began. Many of them from one place are somebody filling the store.
+    Began,
+    /// What a handler changed was not saved, or who its visitor is could not be read; the response said so.
+    Failed,
     /// A well-formed id that no record has: it ended long ago, or somebody guesses.
     UnknownId,
     /// The id of a session that was destroyed or rotated a moment ago.
@@ -28,6 +32,9 @@ pub(crate) struct Hook(pub(crate) Option<Arc<dyn Fn(Event) + Send + Sync>>);
 impl Hook {
     pub(crate) fn tell(&self, event: Event) {
         match event {
+            Event::Began => tracing::debug!("a session began"),
+            // The error is told where it is known.
+            Event::Failed => {}
             Event::Undecodable => tracing::warn!(?event, "a session's record cannot be read"),
             _ => tracing::debug!(?event, "no session for the cookie that came"),
         }

@@ -93,11 +93,11 @@ fn finished<B>(
 ) -> Response<ResponseBody<B>> {
     let (mut response, effect) = match ended {
         Ok(effect) => (passed(response), effect),
-        Err(error) if response.status().is_server_error() => {
-            tracing::warn!(?error, "a session was not saved");
-            (passed(response), Effect::Keep)
+        Err(error) => {
+            // A handler that told of a failure itself has the word.
+            let failed = response.status().is_server_error();
+            (if failed { passed(response) } else { refusal(error) }, Effect::Keep)
         }
-        Err(error) => (refusal(error), Effect::Keep),
     };
     write_head(session.shared(), response.headers_mut(), &effect);
     told(session, response)
@@ -105,7 +105,6 @@ fn finished<B>(
 
 // Instead of an answer that claims what was not saved.
 fn refusal<B>(error: Error) -> Response<ResponseBody<B>> {
-    tracing::warn!(?error, "a session was not saved; its request is refused");
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = error.status();
     response.extensions_mut().insert(error);

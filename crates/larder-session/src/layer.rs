@@ -172,8 +172,7 @@ impl SessionLayer {
         self.with(|config| config.read_only_on_outage = true)
     }
 
-    /// Calls this for what deserves somebody's attention, to count it for instance. It runs inside of requests, so it
-    /// had better be quick.
+    /// Calls this for what is worth counting. It runs inside of requests, so it had better be quick.
     pub fn on_event(self, hook: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.with(|config| config.hook = Hook(Some(Arc::new(hook))))
     }

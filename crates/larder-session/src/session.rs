@@ -31,7 +31,8 @@ use crate::value;
 ///
 /// Changes to different keys are both kept. [`update`](Session::update) is made again on what the other one stored. Two
 /// that [`insert`](Session::insert) or [`remove`](Session::remove) the same key are in conflict: the later one fails
-/// with [`Conflict`](ErrorKind::Conflict), 409, and saves nothing. Who changes a session that another request destroyed
+/// with [`Conflict`](ErrorKind::Conflict), 409, and saves nothing. Keys that were only read may have changed meanwhile:
+/// what depends on several belongs into one [`update_typed`](Session::update_typed). Who changes a session that another request destroyed
 /// or rotated meanwhile fails with [`Gone`](ErrorKind::Gone).
 ///
 /// # Errors

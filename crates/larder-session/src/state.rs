@@ -233,7 +233,8 @@ impl State {
             match self.find(shared).await {
                 Ok(()) => self.loaded = true,
                 Err(error) => {
-                    tracing::warn!(error = ?error, "a session cannot be read");
+                    tracing::warn!(?error, "a session cannot be read");
+                    shared.config.hook.tell(Event::Failed);
                     self.failed = Some(error);
                 }
             }

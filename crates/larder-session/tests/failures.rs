@@ -185,6 +185,38 @@ async fn s24_unknown_ids_are_counted_and_take_no_room() {
 }
 
 #[tokio::test]
+async fn every_event_is_told_to_the_hook() {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tells = told.clone();
+    let stand = Stand::with(|layer| layer.on_event(move |event| tells.lock().unwrap().push(event)));
+    let heard = || std::mem::take(&mut *told.lock().unwrap());
+    let read = |session: Session| async move { session.contains("user").await.map(drop) };
+    let (mut one, mut two) = (stand.browser(), stand.browser());
+    one.send(put).await;
+    two.send(put).await;
+    assert_eq!(heard(), [Event::Began, Event::Began]);
+    let both = format!("{}; {}", one.cookie.clone().unwrap(), two.cookie.clone().unwrap());
+    exchange(&stand.layer, Some(&both), read).await;
+    exchange(&stand.layer, Some("__Host-id=x"), read).await;
+    assert_eq!(heard(), [Event::Ambiguous, Event::Malformed]);
+
+    let (rotated, destroyed) = (one.cookie.clone(), two.cookie.clone());
+    one.send(|session| async move { session.rotate().await }).await;
+    two.send(|session| async move { session.destroy().await }).await;
+    exchange(&stand.layer, rotated.as_deref(), read).await;
+    exchange(&stand.layer, destroyed.as_deref(), read).await;
+    assert_eq!(heard(), [Event::DeadId, Event::DeadId]);
+
+    stand.faults.inject(Fault::Fail(StoreError::Unavailable), &[Verb::Put]);
+    one.send(|session| async move { session.insert("user", &8).await }).await;
+    stand.faults.heal();
+    stand.faults.inject(Fault::Fail(StoreError::Unavailable), &[Verb::Get]);
+    one.send(read).await;
+    stand.faults.heal();
+    assert_eq!(heard(), [Event::Failed, Event::Failed]);
+}
+
+#[tokio::test]
 async fn a_handler_that_panics_saves_nothing() {
     let stand = Stand::new();
     let layer = stand.layer.clone();
