@@ -42,7 +42,7 @@ async fn try_save(shared: &Shared, state: &mut State) -> Result<()> {
     } else {
         let expiry = state.expiry.flatten();
         let alive = Alive { began: shared.wall_millis(), expiry, values: state.values().clone() };
-        let base = create(shared, Arc::new(Record::Alive(alive))).await?;
+        let base = create(shared, Arc::new(alive)).await?;
         state.effect = announce(shared, &base);
         state.settle(Some(base));
         shared.config.hook.tell(Event::Began);
@@ -53,7 +53,7 @@ async fn try_save(shared: &Shared, state: &mut State) -> Result<()> {
 /// Whether having used the session keeps it alive now. What was just saved needs no more.
 pub(crate) fn is_refresh_due(shared: &Shared, state: &State) -> bool {
     let Some(base) = state.base.as_ref().filter(|_| !state.saved) else { return false };
-    let idle = base.alive().expiry.unwrap_or(shared.config.expiry).idle;
+    let idle = base.alive.expiry.unwrap_or(shared.config.expiry).idle;
     let now = shared.config.store.clock().now();
     let elapsed = base.written.map_or(Duration::MAX, |written| now.since(written));
     idle.is_some_and(|idle| shared.config.refresh.is_due(elapsed, idle))
@@ -62,7 +62,7 @@ pub(crate) fn is_refresh_due(shared: &Shared, state: &State) -> bool {
 /// Keeps the session alive. Writes no data; if it fails, the session lives as long as it would have.
 pub(crate) async fn refresh(shared: &Shared, state: &mut State) {
     let Some(base) = &state.base else { return };
-    let left = left(shared, base.alive());
+    let left = left(shared, &base.alive);
     if left.is_zero() {
         return;
     }
@@ -82,16 +82,16 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
     let _turn = shared.turn(&first.key).await;
     for attempt in 0..TRIES {
         let Some(base) = state.base.clone() else { break };
-        let old = base.alive();
+        let old = &base.alive;
         let alive = Alive {
             began: old.began,
             expiry: state.expiry.unwrap_or(old.expiry),
             values: state.values().clone(),
         };
-        let record = Arc::new(Record::Alive(alive));
+        let alive = Arc::new(alive);
         let saved = match state.rotate {
-            true => rotate(shared, &base, record).await?,
-            false => replace(shared, &base, record).await?,
+            true => rotate(shared, &base, alive).await?,
+            false => replace(shared, &base, alive).await?,
         };
         if let Some(saved) = saved {
             let same = !state.rotate && state.expiry.is_none();
@@ -121,15 +121,15 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
 }
 
 // `None` when the record is no longer the one that was read.
-async fn replace(shared: &Shared, base: &Base, record: Arc<Record>) -> Result<Option<Base>> {
+async fn replace(shared: &Shared, base: &Base, alive: Arc<Alive>) -> Result<Option<Base>> {
     let when = When::Revision(base.revision);
-    put(shared, base.id.clone(), base.key.clone(), record, when).await
+    put(shared, base.id.clone(), base.key.clone(), alive, when).await
 }
 
 // First the new record, which nobody can find yet, then the stone over the old one, which decides. Whoever dies between
 // the two leaves the old session as it was.
-async fn rotate(shared: &Shared, base: &Base, record: Arc<Record>) -> Result<Option<Base>> {
-    let new = create(shared, record).await?;
+async fn rotate(shared: &Shared, base: &Base, alive: Arc<Alive>) -> Result<Option<Base>> {
+    let new = create(shared, alive).await?;
     let stone = Record::Rotated(name(&new.key));
     let buried = bury(shared, &base.key, stone, When::Revision(base.revision)).await;
     if let Ok(Outcome::Stored) = buried {
@@ -169,12 +169,12 @@ async fn kill(shared: &Shared, mut key: Key, mut known: Option<Revision>) -> Res
 }
 
 /// Stores a record under an id that nobody has.
-async fn create(shared: &Shared, record: Arc<Record>) -> Result<Base> {
+async fn create(shared: &Shared, alive: Arc<Alive>) -> Result<Base> {
     let config = &shared.config;
     for _ in 0..NEW_IDS {
         let id = config.entropy.id()?;
         let key = shared.key(&id)?;
-        if let Some(base) = put(shared, id, key, record.clone(), When::Absent).await? {
+        if let Some(base) = put(shared, id, key, alive.clone(), When::Absent).await? {
             return Ok(base);
         }
     }
@@ -185,20 +185,14 @@ async fn put(
     shared: &Shared,
     id: Id,
     key: Key,
-    record: Arc<Record>,
+    alive: Arc<Alive>,
     when: When,
 ) -> Result<Option<Base>> {
     let store = &shared.config.store;
-    let mut base = Base {
-        id,
-        key,
-        record: record.clone(),
-        revision: Revision::NONE,
-        written: Some(store.clock().now()),
-    };
-    let ttl = Ttl::For(left(shared, base.alive()));
-    let entry = Entry::live(record);
-    base.revision = entry.revision();
+    let ttl = Ttl::For(left(shared, &alive));
+    let entry = Entry::live(Arc::new(Record::Alive(alive.clone())));
+    let revision = entry.revision();
+    let base = Base { id, key, alive, revision, written: Some(store.clock().now()) };
     Ok(match store.put(&base.key, entry, ttl, when).await? {
         Outcome::Stored => Some(base),
         Outcome::Refused => None,
@@ -220,7 +214,7 @@ fn left(shared: &Shared, alive: &Alive) -> Duration {
 
 // The cookie of a new id.
 fn announce(shared: &Shared, base: &Base) -> Effect {
-    let alive = base.alive();
+    let alive = &base.alive;
     let lifetime = (!expiry(shared, alive).browser).then(|| left(shared, alive));
     Effect::Set(base.id.clone(), lifetime)
 }
@@ -254,7 +248,7 @@ mod tests {
     async fn stored(shared: &Shared, state: &State) -> Option<Vec<u8>> {
         let base = state.base.as_ref()?;
         match look_again(shared, base).await.ok()? {
-            Found::Alive(base) => base.alive().values.get("k").map(|value| value.to_vec()),
+            Found::Alive(base) => base.alive.values.get("k").map(|value| value.to_vec()),
             _ => None,
         }
     }

@@ -7,7 +7,8 @@ use larder_core::Ttl;
 /// How long a session lives.
 ///
 /// Both ends are kept on the server and checked when the session is read, whatever the store does with its own
-/// lifetimes. Durations count in whole milliseconds and are clamped to [`Ttl::MAX`]; zero ends the session with the response.
+/// lifetimes. Durations count in whole milliseconds and are clamped to [`Ttl::MAX`]; zero ends the session with the
+/// response.
 ///
 /// ```
 /// use larder_session::Expiry;

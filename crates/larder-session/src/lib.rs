@@ -106,8 +106,8 @@
 //!
 //! # Does not (yet)
 //!
-//! CSRF tokens (`SameSite=Lax` keeps other sites' forms out; `tower_http::csrf` checks where requests come from), lists of a user's sessions, sessions in the cookie itself, write-through to a durable
-//! store.
+//! CSRF tokens (`SameSite=Lax` keeps other sites' forms out; `tower_http::csrf` checks where requests come from), lists
+//! of a user's sessions, sessions in the cookie itself, write-through to a durable store.
 
 #![forbid(unsafe_code)]
 

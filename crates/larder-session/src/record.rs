@@ -3,10 +3,11 @@
 //! Format version 1. The head: version, state, flags (1: an expiry of its own, 2: idle, 4: absolute, 8: browser),
 //! when it began (milliseconds of Unix time), idle and absolute milliseconds. The body: for each key, in ascending
 //! order, its length (2 bytes) and text, its value's length (4 bytes) and MessagePack; of a rotated session, the name of
-//! the record where it lives on. All big-endian. Whatever differs
-//! is no record: there is one way to write each, so hostile bytes have no room.
+//! the record where it lives on. All big-endian. Whatever differs is no record: there is one way to write each, so
+//! hostile bytes have no room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -20,7 +21,7 @@ pub(crate) type Values = BTreeMap<String, Bytes>;
 /// A session's record, or the stone where one was.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
-    Alive(Alive),
+    Alive(Arc<Alive>),
     /// It was destroyed.
     Destroyed,
     /// It lives on under another id, whose record has this name.
@@ -35,6 +36,9 @@ pub(crate) struct Alive {
     pub(crate) expiry: Option<Expiry>,
     pub(crate) values: Values,
 }
+
+/// No values.
+pub(crate) static EMPTY: Values = Values::new();
 
 /// The most keys that a session has.
 pub(crate) const MAX_KEYS: usize = 1024;
@@ -79,7 +83,8 @@ impl Record {
         let stone = flags == 0 && began == 0;
         match state {
             0 => {
-                Some(Record::Alive(Alive { began, expiry, values: decode_values(&encoded.body)? }))
+                let values = decode_values(&encoded.body)?;
+                Some(Record::Alive(Arc::new(Alive { began, expiry, values })))
             }
             1 if stone && encoded.body.is_empty() => Some(Record::Destroyed),
             2 if stone => Some(Record::Rotated(encoded.body[..].try_into().ok()?)),
@@ -150,7 +155,7 @@ impl Live for Record {
     fn weight(&self) -> usize {
         let values = match self {
             Record::Alive(alive) => &alive.values,
-            _ => const { &Values::new() },
+            _ => &EMPTY,
         };
         let each = size_of::<(String, Bytes)>();
         size_of::<Self>() + size(values) + values.len() * each
@@ -169,8 +174,9 @@ mod tests {
             .prop_map(|(idle, absolute, browser)| Expiry { idle, absolute, browser });
         let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
         let values = proptest::collection::btree_map(".{0,8}", value, 0..6);
-        let alive = (any::<i64>(), proptest::option::of(expiry), values)
-            .prop_map(|(began, expiry, values)| Record::Alive(Alive { began, expiry, values }));
+        let alive = (any::<i64>(), proptest::option::of(expiry), values).prop_map(
+            |(began, expiry, values)| Record::Alive(Arc::new(Alive { began, expiry, values })),
+        );
         prop_oneof![8 => alive, 1 => Just(Record::Destroyed), 1 => any::<[u8; 32]>().prop_map(Record::Rotated)]
     }
 

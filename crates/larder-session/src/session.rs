@@ -32,8 +32,8 @@ use crate::value;
 /// Changes to different keys are both kept. [`update`](Session::update) is made again on what the other one stored. Two
 /// that [`insert`](Session::insert) or [`remove`](Session::remove) the same key are in conflict: the later one fails
 /// with [`Conflict`](ErrorKind::Conflict), 409, and saves nothing. Keys that were only read may have changed meanwhile:
-/// what depends on several belongs into one [`update_typed`](Session::update_typed). Who changes a session that another request destroyed
-/// or rotated meanwhile fails with [`Gone`](ErrorKind::Gone).
+/// what depends on several belongs into one [`update_typed`](Session::update_typed). Who changes a session that another
+/// request destroyed or rotated meanwhile fails with [`Gone`](ErrorKind::Gone).
 ///
 /// # Errors
 ///
@@ -154,8 +154,8 @@ impl Session {
         Ok(Some(value))
     }
 
-    /// Signs a visitor in: [rotates](Session::rotate) the id, and puts in who they are. What they did before stays in the
-    /// session, a cart for instance; [`clear`](Session::clear) it where it should not.
+    /// Signs a visitor in: [rotates](Session::rotate) the id, and puts in who they are. What they did before stays in
+    /// the session, a cart for instance; [`clear`](Session::clear) it where it should not.
     ///
     /// # Errors
     ///

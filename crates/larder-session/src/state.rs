@@ -12,29 +12,18 @@ use crate::event::Event;
 use crate::expiry::Expiry;
 use crate::id::Id;
 use crate::layer::Shared;
-use crate::record::{Alive, MAX_KEY, MAX_KEYS, Record, Values, size};
+use crate::record::{Alive, EMPTY, MAX_KEY, MAX_KEYS, Record, Values, size};
 
 /// A session as it is stored.
 #[derive(Clone)]
 pub(crate) struct Base {
     pub(crate) id: Id,
     pub(crate) key: Key,
-    pub(crate) record: Arc<Record>,
+    pub(crate) alive: Arc<Alive>,
     pub(crate) revision: Revision,
     /// When it was last kept alive.
     pub(crate) written: Option<Moment>,
 }
-
-impl Base {
-    pub(crate) fn alive(&self) -> &Alive {
-        match &*self.record {
-            Record::Alive(alive) => alive,
-            _ => &NOTHING,
-        }
-    }
-}
-
-static NOTHING: Alive = Alive { began: 0, expiry: None, values: Values::new() };
 
 /// What a record turned out to be.
 pub(crate) enum Found {
@@ -98,7 +87,7 @@ impl State {
     }
 
     fn stored(&self) -> &Values {
-        &self.base.as_ref().map_or(&NOTHING, Base::alive).values
+        self.base.as_ref().map_or(&EMPTY, |base| &base.alive.values)
     }
 
     /// Makes a change, if the session stays within its limits.
@@ -124,7 +113,7 @@ impl State {
     pub(crate) fn is_changed(&self) -> bool {
         match &self.base {
             Some(base) => {
-                let alive = base.alive();
+                let alive = &base.alive;
                 self.rotate
                     || self.view.as_ref().is_some_and(|view| *view != alive.values)
                     || self.expiry.is_some_and(|expiry| expiry != alive.expiry)
@@ -137,7 +126,7 @@ impl State {
     /// Makes the changes again, on what another request stored meanwhile.
     pub(crate) fn rebase(&mut self, shared: &Shared, newer: Base) -> Result<()> {
         let before = self.stored().clone();
-        let after = &newer.alive().values;
+        let after = &newer.alive.values;
         let mut values = after.clone();
         let mut cleared = false;
         for change in &mut self.changes {
@@ -306,7 +295,7 @@ fn judge(shared: &Shared, id: Id, key: Key, entry: Option<Entry>) -> Found {
         return Found::Not(Event::Undecodable);
     };
     let alive = match &*record {
-        Record::Alive(alive) => alive,
+        Record::Alive(alive) => alive.clone(),
         Record::Destroyed => return Found::Not(Event::DeadId),
         Record::Rotated(_) => return Found::Rotated,
     };
@@ -320,7 +309,7 @@ fn judge(shared: &Shared, id: Id, key: Key, entry: Option<Entry>) -> Found {
         return Found::Not(Event::Expired);
     }
     let revision = entry.revision();
-    Found::Alive(Base { id, key, record, revision, written })
+    Found::Alive(Base { id, key, alive, revision, written })
 }
 
 impl Shared {
