@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use common::{Browser, Stand};
 use larder_core::{Backend, Ttl};
+use larder_redis::RedisBackend;
 use larder_session::{Expiry, Refresh, Session};
-use larder_testkit::faulty::Verb;
+use larder_testkit::faulty::{Faulty, Verb};
+use larder_testkit::servers::RedisServer;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -243,4 +245,23 @@ async fn s06_a_reader_that_keeps_a_session_alive_loses_no_write() {
             Ok(())
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s06_keeping_a_session_alive_on_redis_leaves_its_record_as_it_is() {
+    let server = RedisServer::start().await;
+    let url = format!("{}?response_timeout=120s&connect_timeout=20s", server.url());
+    let backend = Faulty::new(RedisBackend::connect(&url).await.expect("a connection"));
+    let (faults, other) = (backend.faults(), RedisBackend::connect(&url).await.expect("another"));
+    let layer = larder_session::SessionLayer::new(&common::patient(backend, "shop"));
+    let mut browser = Browser::new(&layer.evictable().refresh(Refresh::Always));
+    browser.send(put).await;
+    let key = faults.calls()[0].keys[0].clone();
+    let before = other.get(&key, &[]).await.unwrap().entry.unwrap();
+    assert!(is_signed_in(&mut browser).await);
+    assert_eq!((faults.count(Verb::Put), faults.count(Verb::Touch)), (1, 1));
+    let after = other.get(&key, &[]).await.unwrap().entry.unwrap();
+    assert_eq!(after.revision(), before.revision());
+    assert_eq!(after.encoded().unwrap(), before.encoded().unwrap());
+    assert!(is_signed_in(&mut browser).await);
 }
