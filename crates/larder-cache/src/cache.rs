@@ -115,7 +115,7 @@ impl Cache {
     /// [`InvalidKey`](ErrorKind::InvalidKey) when the two together are no namespace.
     pub fn namespace(&self, name: &str) -> Result<Cache> {
         let name = format!("{}-{name}", self.0.store.namespace().as_str());
-        let store = Store::new(self.0.store.core().clone(), Namespace::new(&name)?);
+        let store = self.0.store.in_namespace(Namespace::new(&name)?);
         Ok(Cache(Arc::new(Inner { store, ..(*self.0).clone() })))
     }
 

@@ -13,8 +13,8 @@ use larder_core::{Error, ErrorKind, Result};
 use parking_lot::RwLock;
 use tracing::Instrument;
 
+use crate::Cache;
 use crate::cache::Inner;
-use crate::{Cache, Store};
 
 type Event = dyn Any + Send + Sync;
 type Running = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -73,12 +73,12 @@ impl Cache {
         let receive: Receiver = Arc::new(move |sender, event| {
             // Registered under the event's type, so it is one.
             let Some(event) = event.downcast_ref::<E>() else { return Box::pin(async { Ok(()) }) };
-            let store = Store::new(sender.store().core().clone(), namespace.clone());
+            let store = sender.store().in_namespace(namespace.clone());
             let handle = Inner { store, codec, strict, version: version.clone() };
             Box::pin(receiver(Cache::from(handle), event))
         });
         let event = TypeId::of::<E>();
-        let mut registry = self.store().core().signals.0.write();
+        let mut registry = self.store().signals().0.write();
         registry.next += 1;
         let number = registry.next;
         registry.receivers.entry(event).or_default().push((number, receive));
@@ -102,7 +102,7 @@ impl Cache {
     /// Outside a Tokio runtime.
     pub async fn send<E: Send + Sync + 'static>(&self, event: E) -> Result<()> {
         let receivers = {
-            let registry = self.store().core().signals.0.read();
+            let registry = self.store().signals().0.read();
             registry.receivers.get(&TypeId::of::<E>()).cloned().unwrap_or_default()
         };
         if receivers.is_empty() {
@@ -133,7 +133,7 @@ impl Cache {
 impl Subscription {
     /// Removes the receiver. One that is running goes on to its end.
     pub fn remove(self) {
-        let mut registry = self.cache.store().core().signals.0.write();
+        let mut registry = self.cache.store().signals().0.write();
         if let Some(receivers) = registry.receivers.get_mut(&self.event) {
             receivers.retain(|(number, _)| *number != self.number);
         }

@@ -173,8 +173,8 @@ impl Store {
         Store { core, namespace }
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.core.signals
     }
 
     // Whether tags mean the same here and there.
@@ -185,6 +185,12 @@ impl Store {
     /// The namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The same store, another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: Namespace) -> Store {
+        Store { core: self.core.clone(), namespace }
     }
 
     /// The clock on whose line the entries' times lie.

@@ -20,6 +20,7 @@
 //! | Which fields are not stored? | [`headers::remove_hop_by_hop`] |
 //! | What does an unsafe method invalidate? | [`invalidate`] |
 //! | How is all that told to the outside? | [`cache_status`], [`age`], [`date`] |
+//! | Did a session layer say that the response is one visitor's own? | [`SessionMark`] |
 //!
 //! Where the RFCs leave a choice the [`Policy`] decides: [`Policy::application`] (the default) is safe
 //! inside an application, [`Policy::rfc9111`] is a shared cache to the letter. [`CacheControl`] builds
@@ -82,6 +83,7 @@ pub mod date;
 pub mod freshness;
 pub mod headers;
 pub mod invalidate;
+mod mark;
 mod names;
 pub mod overrides;
 mod policy;
@@ -95,6 +97,7 @@ pub mod vary;
 pub use cache_control::CacheControl;
 pub use credentials::{CredentialRule, CredentialState};
 pub use freshness::FreshnessSource;
+pub use mark::SessionMark;
 pub use policy::{ClientDirectives, Heuristics, Policy, RouteRule};
 pub use reason::Reason;
 pub use request::{Handling, RequestFacts, RequestView};

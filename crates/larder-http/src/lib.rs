@@ -23,7 +23,8 @@ pub mod vary;
 pub use cache::CacheLayer;
 pub use cache_control::CacheControlLayer;
 pub use head::RequestHead;
-pub use mark::{Caching, SessionMark};
+pub use larder_http_rules::SessionMark;
+pub use mark::Caching;
 pub use vary::VaryLayer;
 
 pub use larder_http_rules as rules;

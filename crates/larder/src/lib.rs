@@ -32,6 +32,7 @@
 //!
 //! * [`Cache`] is the data cache; [`Cache::connect`] lists the stores that a URL can name.
 //! * [`http`] has the layers for responses.
+//! * `session` (with the feature of that name) has `SessionLayer`.
 //! * [`core`] has the contract that a store of your own would implement.
 //!
 //! # Features
@@ -42,13 +43,15 @@
 //! | `memory` | yes | the in-memory backend |
 //! | `redis` | no | Redis and Valkey |
 //! | `memcached` | no | Memcached, one server or a ring of them |
-//! | `axum` | no | keys by the client's URL inside nested routers |
+//! | `session` | no | sessions |
+//! | `axum` | no | keys by the client's URL inside nested routers; sessions as extractors |
+//! | `askama`, `minijinja` | no | fragments in templates as they are |
 //! | `file` | no | a directory as the store |
 //! | `json` | no | values as JSON, where asked for |
 //!
 //! # Does not (yet)
 //!
-//! Sessions, gRPC, SQL databases: they are designed for and not here.
+//! gRPC, SQL databases: they are designed for and not here.
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
@@ -59,6 +62,9 @@ pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
 
 #[cfg(feature = "http")]
 pub use larder_http as http;
+
+#[cfg(feature = "session")]
+pub use larder_session as session;
 
 #[cfg(feature = "file")]
 pub use larder_file::FileBackend;
@@ -75,6 +81,6 @@ pub use larder_memory::MemoryBackend;
 pub use larder_redis::{RedisBackend, RedisBus};
 
 /// The README, so that its programs are compiled and run with the tests.
-#[cfg(all(doctest, feature = "http", feature = "memory"))]
+#[cfg(all(doctest, feature = "http", feature = "memory", feature = "session", feature = "axum"))]
 #[doc = include_str!("../../../README.md")]
 pub mod readme {}

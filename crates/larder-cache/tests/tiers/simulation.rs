@@ -116,7 +116,10 @@ impl World {
         let remote = Faulty::new(self.store.clone());
         let faults = remote.faults();
         let builder = Tiered::builder(remote).ceiling(CEILING).heartbeat(HEARTBEAT);
-        let cache = Cache::new(builder.with_bus(self.bus.clone()).unwrap());
+        let tiered = builder.with_bus(self.bus.clone()).unwrap();
+        // With time enough: a write that was given up is no change.
+        let budget = Duration::from_secs(60);
+        let cache = Cache::builder(tiered).read_budget(budget).write_budget(budget).build();
         self.incarnations += 1;
         Node { cache, faults, incarnation: self.incarnations }
     }

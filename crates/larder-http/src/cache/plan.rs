@@ -9,13 +9,15 @@ use http_body::Body;
 use larder_core::Tag;
 use larder_core::envelope::MAX_TAGS;
 use larder_http_rules::vary::Coding;
-use larder_http_rules::{Reason, RequestFacts, RouteRule, Stored as Storable, Times, storable};
+use larder_http_rules::{
+    Reason, RequestFacts, RouteRule, SessionMark, Stored as Storable, Times, storable,
+};
 
 use super::layer::Shared;
 use super::variants::List;
 use crate::RequestHead;
 use crate::head::Snapshot;
-use crate::mark::{Caching, SessionMark, VaryBy, VaryInside, VaryOutside};
+use crate::mark::{Caching, VaryBy, VaryInside, VaryOutside};
 
 /// How a response is to be stored.
 pub(super) struct Plan {

@@ -1,0 +1,271 @@
+//! Configuration.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use larder_cache::{Cache, Store};
+use larder_core::{Key, Namespace, Ttl};
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tower_layer::Layer;
+
+use crate::cookie::{Jar, SessionCookie};
+use crate::error::Result;
+use crate::event::{Event, Hook};
+use crate::expiry::{Expiry, Refresh};
+use crate::id::{Entropy, Names};
+use crate::service::Sessions;
+
+/// Gives every request a [`Session`](crate::Session); see the [crate's documentation](crate).
+#[derive(Clone)]
+#[must_use]
+pub struct SessionLayer {
+    config: Config,
+    common: Arc<Common>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) store: Store,
+    pub(crate) jar: Jar,
+    pub(crate) names: Names,
+    pub(crate) expiry: Expiry,
+    pub(crate) refresh: Refresh,
+    pub(crate) max_bytes: usize,
+    pub(crate) tombstone: Duration,
+    pub(crate) save_on_server_errors: bool,
+    pub(crate) read_only_on_outage: bool,
+    pub(crate) hook: Hook,
+    pub(crate) entropy: Entropy,
+    secret: Vec<u8>,
+    evictable: bool,
+}
+
+/// What all services made by one layer share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) common: Arc<Common>,
+}
+
+/// What clones of a layer share, however they are configured.
+pub(crate) struct Common {
+    // Whoever saves a session takes its turn, so that requests of one node do not spend their tries on each other.
+    turns: [Mutex<()>; TURNS],
+    running: watch::Sender<usize>,
+    warned: AtomicBool,
+}
+
+const TURNS: usize = 64;
+// Room for the envelope and the key.
+const OVERHEAD: u64 = 1024;
+
+impl SessionLayer {
+    /// Sessions in the cache's store, in a namespace of their own, which `clear` of the cache never touches.
+    ///
+    /// A store that evicts may end sessions before their time: visitors are signed out, and nothing worse. That is
+    /// warned of; [`evictable`](SessionLayer::evictable) says that it is known. Sessions that share their room with
+    /// cached pages are evicted by them, so give them a cache of their own:
+    ///
+    /// ```
+    /// use larder_cache::Cache;
+    /// use larder_session::SessionLayer;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::connect("memory://?max_bytes=32MiB").await?;
+    /// let sessions = SessionLayer::new(&cache).evictable();
+    /// # let _ = sessions;
+    /// # Ok::<(), larder_core::Error>(()) }).unwrap();
+    /// ```
+    pub fn new(cache: &Cache) -> Self {
+        let store = own_namespace(cache.store());
+        let jar = SessionCookie::default().check().unwrap_or_else(|_| unreachable!("the default"));
+        let room =
+            store.abilities().max_bytes.map_or(u64::MAX, |most| most.saturating_sub(OVERHEAD));
+        let config = Config {
+            names: Names::new(&[], &jar.name),
+            jar,
+            expiry: Expiry::default(),
+            refresh: Refresh::default(),
+            max_bytes: room.min(64 << 10) as usize,
+            tombstone: Duration::from_secs(300),
+            save_on_server_errors: false,
+            read_only_on_outage: false,
+            hook: Hook::default(),
+            entropy: Entropy::default(),
+            secret: Vec::new(),
+            evictable: false,
+            store,
+        };
+        let common = Common {
+            turns: std::array::from_fn(|_| Mutex::default()),
+            running: watch::Sender::new(0),
+            warned: AtomicBool::new(false),
+        };
+        SessionLayer { config, common: Arc::new(common) }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Sessions may be evicted, and their visitors signed out: that is known and wanted. Ends the warning.
+    pub fn evictable(self) -> Self {
+        self.with(|config| config.evictable = true)
+    }
+
+    /// The cookie: [`SessionCookie::default`] unless set. Layers whose cookies have different names share no session.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) when browsers would refuse such a cookie; the words say what
+    /// to change.
+    pub fn cookie(mut self, cookie: SessionCookie) -> Result<Self> {
+        self.config.jar = cookie.check()?;
+        Ok(self.named())
+    }
+
+    /// Keys the names under which sessions are stored, so that they mean nothing to whoever reads the store without
+    /// it. All nodes need the same; another one ends all sessions. Ids have 256 random bits, so that nobody finds an id
+    /// from its stored name without it either.
+    pub fn secret(self, secret: &[u8; 32]) -> Self {
+        self.with(|config| config.secret = secret.to_vec()).named()
+    }
+
+    fn named(self) -> Self {
+        self.with(|config| config.names = Names::new(&config.secret, &config.jar.name))
+    }
+
+    /// How long sessions live: idle for two weeks and at most 90 days, unless set here or by
+    /// [`Session::set_expiry`](crate::Session::set_expiry).
+    pub fn expiry(self, expiry: Expiry) -> Self {
+        self.with(|config| config.expiry = expiry)
+    }
+
+    /// What keeps a session alive: [changes](Refresh::OnChange) unless set.
+    pub fn refresh(self, refresh: Refresh) -> Self {
+        self.with(|config| config.refresh = refresh)
+    }
+
+    /// The bytes that a session's keys and values may have, encoded: 64 KiB unless set, or what the store takes if that
+    /// is less. A session has at most 1024 keys, of at most 256 bytes each.
+    pub fn max_bytes(self, bytes: usize) -> Self {
+        self.with(|config| config.max_bytes = bytes)
+    }
+
+    /// How long it is remembered that an id was destroyed or rotated: 5 minutes unless set. Should be longer than the
+    /// longest request, so that every one of them is told.
+    pub fn tombstone(self, duration: Duration) -> Self {
+        self.with(|config| config.tombstone = duration.clamp(Duration::from_secs(1), Ttl::MAX))
+    }
+
+    /// Saves what handlers changed although they answer with a server error (5xx). Unless set, nothing is saved then.
+    pub fn save_on_server_errors(self) -> Self {
+        self.with(|config| config.save_on_server_errors = true)
+    }
+
+    /// Serves routes to visitors whose session cannot be read, as if they had none, instead of answering 503. Changes
+    /// fail all the same. For pages that look the same to everybody but for a corner.
+    pub fn read_only_on_outage(self) -> Self {
+        self.with(|config| config.read_only_on_outage = true)
+    }
+
+    /// Calls this for what is worth counting. It runs inside of requests, so it had better be quick.
+    pub fn on_event(self, hook: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.with(|config| config.hook = Hook(Some(Arc::new(hook))))
+    }
+
+    /// Waits until no session is being saved. After the server has stopped taking requests: what handlers changed for
+    /// clients that left is saved then, too.
+    ///
+    /// ```
+    /// # use larder_cache::Cache;
+    /// # use larder_session::SessionLayer;
+    /// # use std::time::Duration;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let sessions = SessionLayer::new(&Cache::memory()).evictable();
+    /// // axum::serve(listener, app.layer(sessions.clone())).with_graceful_shutdown(signal).await?;
+    /// tokio::time::timeout(Duration::from_secs(10), sessions.drained()).await?;
+    /// # Ok::<(), tokio::time::error::Elapsed>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it stops the waiting and nothing else.
+    pub async fn drained(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.common.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    pub(crate) fn shared(&self) -> Shared {
+        Shared { config: self.config.clone(), common: self.common.clone() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn entropy(self, entropy: Entropy) -> Self {
+        self.with(|config| config.entropy = entropy)
+    }
+}
+
+// `shop` has its sessions in `shop-sessions`. A name that is too long for that is cut, and told apart by a hash.
+fn own_namespace(store: &Store) -> Store {
+    let name = store.namespace().as_str();
+    let cut = || {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        format!("{}-{}-sessions", &name[..14], &hash[..8])
+    };
+    let own = Namespace::new(&format!("{name}-sessions")).or_else(|_| Namespace::new(&cut()));
+    store.in_namespace(own.unwrap_or_else(|_| unreachable!("it has allowed characters only")))
+}
+
+impl Shared {
+    /// Waits until nobody else on this node saves that session.
+    pub(crate) async fn turn(&self, key: &Key) -> MutexGuard<'_, ()> {
+        // The key ends in a hash.
+        let last = key.as_ref().as_bytes().last().copied().unwrap_or_default();
+        self.common.turns[usize::from(last) % TURNS].lock().await
+    }
+
+    /// Says that a session is being saved, until it is dropped.
+    pub(crate) fn running(&self) -> Running {
+        self.common.running.send_modify(|running| *running += 1);
+        Running(self.common.clone())
+    }
+}
+
+pub(crate) struct Running(Arc<Common>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = Sessions<S>;
+
+    fn layer(&self, inner: S) -> Sessions<S> {
+        let Config { store, evictable, .. } = &self.config;
+        if store.abilities().evicts && !evictable && !self.common.warned.swap(true, Relaxed) {
+            tracing::warn!(
+                backend = store.backend_name(),
+                "sessions are in a store that may evict them, and their visitors are signed out then; \
+                 give it room enough, and say SessionLayer::evictable()"
+            );
+        }
+        Sessions::new(inner, Arc::new(self.shared()))
+    }
+}
+
+impl fmt::Debug for SessionLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayer")
+            .field("store", &self.config.store)
+            .field("cookie", &self.config.jar)
+            .field("expiry", &self.config.expiry)
+            .field("refresh", &self.config.refresh)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! The service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use larder_http_rules::SessionMark;
+use tower_service::Service;
+
+use crate::body::ResponseBody;
+use crate::future::ResponseFuture;
+use crate::layer::Shared;
+use crate::session::Session;
+
+/// A service whose requests have a [`Session`]; made by [`SessionLayer`](crate::SessionLayer).
+#[derive(Clone)]
+pub struct Sessions<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Sessions<S> {
+    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Sessions { inner, shared }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, ReqB, ResB> Service<Request<ReqB>> for Sessions<S>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+{
+    type Response = Response<ResponseBody<ResB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let brought = self.shared.config.jar.read(request.headers());
+        // One mark for all session layers of a stack, or the outer one's would hide the inner one's.
+        let mark = request.extensions().get::<SessionMark>().cloned().unwrap_or_default();
+        let session = Session::new(self.shared.clone(), mark.clone(), brought);
+        request.extensions_mut().insert(mark);
+        request.extensions_mut().insert(session.clone());
+        ResponseFuture::new(self.inner.call(request), session)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Sessions<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

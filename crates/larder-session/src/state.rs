@@ -1,0 +1,333 @@
+//! What one exchange knows of its session, and what it changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_core::{Entry, Key, Moment, Revision};
+
+use crate::cookie::Brought;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::expiry::Expiry;
+use crate::id::Id;
+use crate::layer::Shared;
+use crate::record::{Alive, EMPTY, MAX_KEY, MAX_KEYS, Record, Values, size};
+
+/// A session as it is stored.
+#[derive(Clone)]
+pub(crate) struct Base {
+    pub(crate) id: Id,
+    pub(crate) key: Key,
+    pub(crate) alive: Arc<Alive>,
+    pub(crate) revision: Revision,
+    /// When it was last kept alive.
+    pub(crate) written: Option<Moment>,
+}
+
+/// What a record turned out to be.
+pub(crate) enum Found {
+    Alive(Base),
+    Rotated,
+    /// Nothing that may be used.
+    Not(Event),
+}
+
+/// One change, which can be made again on newer values.
+pub(crate) enum Change {
+    /// That key becomes this value, or goes.
+    Set(String, Option<Bytes>),
+    /// A closure makes new values out of the present ones.
+    Update(Update),
+    Clear,
+}
+
+pub(crate) type Update = Box<dyn FnMut(&mut Values) -> Result<()> + Send>;
+
+/// What becomes of the client's cookie.
+#[derive(Clone, Default)]
+pub(crate) enum Effect {
+    #[default]
+    Keep,
+    /// It is set, for so long; `None` for until the browser closes.
+    Set(Id, Option<Duration>),
+    Remove,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) brought: Brought,
+    pub(crate) loaded: bool,
+    /// Why it could not be read. Stays: an exchange has one answer to who its visitor is.
+    pub(crate) failed: Option<Error>,
+    /// Another request gave the client a new id; this one still came with the old.
+    pub(crate) rotated_away: bool,
+    pub(crate) base: Option<Base>,
+    /// The values as they are after all changes; `None` while they are the base's.
+    view: Option<Values>,
+    changes: Vec<Change>,
+    pub(crate) expiry: Option<Option<Expiry>>,
+    pub(crate) rotate: bool,
+    /// Records that are to be destroyed, and their revisions where they are known.
+    pub(crate) kills: Vec<(Key, Option<Revision>)>,
+    pub(crate) effect: Effect,
+    /// A record was written in this exchange.
+    pub(crate) saved: bool,
+    /// The response's head is on its way.
+    pub(crate) sealed: bool,
+}
+
+impl State {
+    pub(crate) fn new(brought: Brought) -> Self {
+        State { brought, ..State::default() }
+    }
+
+    pub(crate) fn values(&self) -> &Values {
+        self.view.as_ref().unwrap_or_else(|| self.stored())
+    }
+
+    fn stored(&self) -> &Values {
+        self.base.as_ref().map_or(&EMPTY, |base| &base.alive.values)
+    }
+
+    /// Makes a change, if the session stays within its limits.
+    pub(crate) fn change(&mut self, shared: &Shared, mut change: Change) -> Result<()> {
+        let mut values = self.values().clone();
+        match &mut change {
+            Change::Set(key, Some(value)) => {
+                values.insert(key.clone(), value.clone());
+            }
+            Change::Set(key, None) => {
+                values.remove(key);
+            }
+            Change::Update(update) => update(&mut values)?,
+            Change::Clear => values.clear(),
+        }
+        check_limits(&values, shared.config.max_bytes)?;
+        self.changes.push(change);
+        self.view = Some(values);
+        Ok(())
+    }
+
+    /// Whether something has to be written for the session itself.
+    pub(crate) fn is_changed(&self) -> bool {
+        match &self.base {
+            Some(base) => {
+                let alive = &base.alive;
+                self.rotate
+                    || self.view.as_ref().is_some_and(|view| *view != alive.values)
+                    || self.expiry.is_some_and(|expiry| expiry != alive.expiry)
+            }
+            // What holds nothing needs no record.
+            None => !self.values().is_empty(),
+        }
+    }
+
+    /// Makes the changes again, on what another request stored meanwhile.
+    pub(crate) fn rebase(&mut self, shared: &Shared, newer: Base) -> Result<()> {
+        let before = self.stored().clone();
+        let after = &newer.alive.values;
+        let mut values = after.clone();
+        let mut cleared = false;
+        for change in &mut self.changes {
+            match change {
+                Change::Set(key, value) => {
+                    let untouched =
+                        before.get(key) == after.get(key) || after.get(key) == value.as_ref();
+                    if !untouched && !cleared {
+                        return Err(Error::new(ErrorKind::Conflict));
+                    }
+                    match value {
+                        Some(value) => values.insert(key.clone(), value.clone()),
+                        None => values.remove(key),
+                    };
+                }
+                Change::Update(update) => update(&mut values)?,
+                Change::Clear => {
+                    values.clear();
+                    cleared = true;
+                }
+            }
+        }
+        check_limits(&values, shared.config.max_bytes)?;
+        self.view = (!self.changes.is_empty()).then_some(values);
+        self.base = Some(newer);
+        Ok(())
+    }
+
+    /// What there was to be saved has been saved so.
+    pub(crate) fn settle(&mut self, base: Option<Base>) {
+        self.saved = true;
+        self.reset(base);
+    }
+
+    /// There was nothing to be saved.
+    pub(crate) fn settle_as_it_is(&mut self) {
+        let base = self.base.take();
+        self.reset(base);
+    }
+
+    fn reset(&mut self, base: Option<Base>) {
+        self.base = base;
+        self.view = None;
+        self.changes.clear();
+        self.expiry = None;
+        self.rotate = false;
+    }
+
+    /// Gives up what was changed; the session is read anew when it is next used.
+    pub(crate) fn discard(&mut self) {
+        self.reset(None);
+        self.kills.clear();
+        self.loaded = false;
+        if let Effect::Remove = self.effect {
+            self.effect = Effect::Keep;
+        }
+    }
+
+    /// Destroys whatever session there is. What is put in afterwards begins another one.
+    pub(crate) fn destroy(&mut self, shared: &Shared) -> Result<()> {
+        match self.base.take() {
+            Some(base) => self.kills.push((base.key, Some(base.revision))),
+            // Also when they were read and are nothing: one may have been rotated, and lives on.
+            None if self.kills.is_empty() => {
+                for id in &self.brought.ids {
+                    self.kills.push((shared.key(id)?, None));
+                }
+            }
+            None => {}
+        }
+        self.reset(None);
+        self.loaded = true;
+        self.rotated_away = false;
+        // A session that began in this very exchange leaves nothing behind; a cookie that was brought has to go.
+        self.effect = if self.brought.any { Effect::Remove } else { Effect::Keep };
+        Ok(())
+    }
+
+    /// What explicit saves have done to the cookie. A destruction that was not carried out removes nothing.
+    pub(crate) fn effect_of_saves(&self) -> Effect {
+        match self.effect {
+            Effect::Set(..) if self.saved => self.effect.clone(),
+            _ => Effect::Keep,
+        }
+    }
+
+    /// Reads the session, unless that was done.
+    pub(crate) async fn load(&mut self, shared: &Shared) -> Result<()> {
+        if self.loaded {
+            return Ok(());
+        }
+        if self.failed.is_none() {
+            match self.find(shared).await {
+                Ok(()) => self.loaded = true,
+                Err(error) => {
+                    tracing::warn!(?error, "a session cannot be read");
+                    shared.config.hook.tell(Event::Failed);
+                    self.failed = Some(error);
+                }
+            }
+        }
+        match &self.failed {
+            Some(error) if !shared.config.read_only_on_outage => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn find(&mut self, shared: &Shared) -> Result<()> {
+        let hook = &shared.config.hook;
+        if self.brought.malformed {
+            hook.tell(Event::Malformed);
+        }
+        let mut alive = Vec::new();
+        for found in look(shared, &self.brought.ids).await? {
+            match found {
+                Found::Alive(base) => alive.push(base),
+                Found::Rotated => {
+                    self.rotated_away = true;
+                    hook.tell(Event::DeadId);
+                }
+                Found::Not(event) => hook.tell(event),
+            }
+        }
+        if alive.len() > 1 {
+            hook.tell(Event::Ambiguous);
+            return Ok(());
+        }
+        self.base = alive.pop();
+        self.rotated_away &= self.base.is_none();
+        Ok(())
+    }
+}
+
+fn check_limits(values: &Values, max_bytes: usize) -> Result<()> {
+    let keys = values.len() <= MAX_KEYS && values.keys().all(|key| key.len() <= MAX_KEY);
+    if keys && size(values) <= max_bytes { Ok(()) } else { Err(Error::new(ErrorKind::TooLarge)) }
+}
+
+/// Looks up all of these ids, in one round trip.
+async fn look(shared: &Shared, ids: &[Id]) -> Result<Vec<Found>> {
+    let config = &shared.config;
+    let keyed = ids.iter().map(|id| Ok((id, shared.key(id)?)));
+    let keyed = keyed.collect::<Result<Vec<_>>>()?;
+    let entries = match &keyed[..] {
+        [] => Vec::new(),
+        [(_, key)] => vec![config.store.get(key, &[]).await?.entry],
+        many => {
+            let keys: Vec<Key> = many.iter().map(|(_, key)| key.clone()).collect();
+            config.store.lookup_many(&keys).await?
+        }
+    };
+    let pairs = keyed.into_iter().zip(entries);
+    Ok(pairs.map(|((id, key), entry)| judge(shared, id.clone(), key, entry)).collect())
+}
+
+/// Looks at a record again.
+pub(crate) async fn look_again(shared: &Shared, base: &Base) -> Result<Found> {
+    let entry = shared.config.store.get(&base.key, &[]).await?.entry;
+    Ok(judge(shared, base.id.clone(), base.key.clone(), entry))
+}
+
+// The ends are checked here, whatever the store does with its lifetimes.
+fn judge(shared: &Shared, id: Id, key: Key, entry: Option<Entry>) -> Found {
+    let Some(entry) = entry else { return Found::Not(Event::UnknownId) };
+    let Some(record) = entry.downcast_or(Record::decode) else {
+        return Found::Not(Event::Undecodable);
+    };
+    let alive = match &*record {
+        Record::Alive(alive) => alive.clone(),
+        Record::Destroyed => return Found::Not(Event::DeadId),
+        Record::Rotated(_) => return Found::Rotated,
+    };
+    let expiry = alive.expiry.unwrap_or(shared.config.expiry);
+    let clock = shared.config.store.clock();
+    let written = entry.times().map(|times| times.written);
+    let idle = written.map_or(Duration::ZERO, |written| clock.now().since(written));
+    let over = expiry.idle.is_some_and(|most| idle >= most)
+        || expiry.absolute.is_some_and(|most| shared.age(alive.began) >= most);
+    if over {
+        return Found::Not(Event::Expired);
+    }
+    let revision = entry.revision();
+    Found::Alive(Base { id, key, alive, revision, written })
+}
+
+impl Shared {
+    /// Where the session of that id is kept.
+    pub(crate) fn key(&self, id: &Id) -> Result<Key> {
+        self.config.names.key(self.config.store.namespace(), id)
+    }
+
+    /// Milliseconds of Unix time.
+    pub(crate) fn wall_millis(&self) -> i64 {
+        let wall = self.config.store.clock().wall();
+        let since = wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// How long ago a session began. Zero if that is to come.
+    pub(crate) fn age(&self, began: i64) -> Duration {
+        let age = self.wall_millis().saturating_sub(began);
+        Duration::from_millis(u64::try_from(age).unwrap_or(0))
+    }
+}
