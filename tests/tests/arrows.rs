@@ -130,7 +130,8 @@ fn only_the_layers_know_http_and_only_backends_their_clients() {
             .iter()
             .any(|one| one.kind == DependencyKind::Normal && one.name == what)
     };
-    for storing in ["larder-core", "larder-memory", "larder-redis", "larder-file", "larder-cache"] {
+    let stores = ["larder-memory", "larder-redis", "larder-memcached", "larder-file"];
+    for storing in stores.into_iter().chain(["larder-core", "larder-cache"]) {
         for foreign in ["http", "http-body", "tower-service", "tower-layer", "axum", "hyper"] {
             assert!(!uses(storing, foreign), "{storing} knows {foreign}");
         }
