@@ -1,12 +1,13 @@
 //! Hits and writes of caches of values.
 
+use std::cell::Cell;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cached::Cached;
-use larder::{Cache, Options};
+use larder::{Cache, MemoryBackend, Options, Tiered};
+use larder_testkit::faulty::Faulty;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Case, Run, WARM_UP, runtime};
@@ -19,6 +20,7 @@ pub const CASES: &[Case] = &[
     Case { name: "cached TtlCache in a mutex, get", make: cached_get },
     Case { name: "Larder get", make: larder_get },
     Case { name: "Larder get, key of two parts", make: larder_get_parts },
+    Case { name: "Larder get, near a remote store", make: larder_get_near },
     Case { name: "Larder get_or_compute", make: larder_compute },
     Case { name: "moka insert", make: moka_insert },
     Case { name: "making the value for a set", make: make_value },
@@ -44,11 +46,13 @@ pub struct Product {
     description: String,
 }
 
-static DECODED: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static DECODED: Cell<u64> = const { Cell::new(0) };
+}
 
-/// How many products were decoded so far.
+/// How many products were decoded so far on this thread, on which each of the runs here stays.
 pub fn decoded() -> u64 {
-    DECODED.load(Ordering::Relaxed)
+    DECODED.get()
 }
 
 /// What two readers of one stored product get.
@@ -75,7 +79,7 @@ impl<'de> Deserialize<'de> for Product {
             images: Vec<String>,
             description: String,
         }
-        DECODED.fetch_add(1, Ordering::Relaxed);
+        DECODED.set(DECODED.get() + 1);
         let p = Plain::deserialize(deserializer)?;
         Ok(Product {
             id: p.id,
@@ -182,6 +186,25 @@ fn larder_with(size: usize) -> Cache {
 /// A hit.
 pub fn larder_get(size: usize) -> Run {
     let cache = larder_with(size);
+    drive(async move || {
+        let value = cache.get::<Product>(black_box(KEY)).await.expect("an answer");
+        black_box(value.expect("a hit"));
+    })
+}
+
+/// Gets a value that is near: memory before a store that may have to wait.
+pub fn larder_get_near(size: usize) -> Run {
+    let remote = Faulty::new(MemoryBackend::default());
+    let near = Tiered::builder(remote).ceiling(Duration::from_secs(1 << 30)).without_bus();
+    let cache = Cache::new(near.expect("a store"));
+    let setting = async {
+        cache.set(KEY, Product::new(size)).await.expect("it is set");
+        // The first read decodes it for itself and keeps it near; the second one decodes it there, for all that follow.
+        for _ in 0..2 {
+            assert!(cache.get::<Product>(KEY).await.expect("an answer").is_some());
+        }
+    };
+    runtime().block_on(setting);
     drive(async move || {
         let value = cache.get::<Product>(black_box(KEY)).await.expect("an answer");
         black_box(value.expect("a hit"));

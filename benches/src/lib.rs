@@ -4,7 +4,8 @@
 //! caches: allocations and bytes, instructions (where valgrind is installed) and time. Counts are exact and repeat;
 //! times on a shared machine do not, so they are taken in interleaved rounds and compared within a round.
 //!
-//! * [`http`] has the response caches, [`data`] the caches of values, [`served`] whole requests through hyper.
+//! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`served`] whole
+//!   requests through hyper.
 //! * [`measure`] runs them. Allocations are counted in a program of their own (`src/bin/allocations.rs`), so that the
 //!   counting allocator weighs on neither times nor instructions.
 //! * `tests/budget.rs` fails when a hit allocates more than it may.
@@ -15,6 +16,7 @@ pub mod data;
 pub mod http;
 pub mod measure;
 pub mod served;
+pub mod sessions;
 
 /// Does that many operations; made warm, so that every one of them is a hit.
 pub type Run = Box<dyn FnMut(u64)>;

@@ -89,6 +89,15 @@ fn a_typed_hit_allocates_nothing() {
 }
 
 #[test]
+fn a_typed_hit_that_is_near_allocates_nothing() {
+    let decoded = data::decoded();
+    let [small, large] = SIZES.map(|size| own(data::larder_get_near, data::harness, size));
+    assert_eq!(small, large, "a near hit copies the value, or a part of it");
+    assert_eq!(data::decoded(), decoded + 4, "only the two reads before it, of each size, decode");
+    within("a hit of Cache::get in a near store", small, Cost { count: 0, bytes: 0 });
+}
+
+#[test]
 fn a_hit_of_what_would_be_computed_allocates_its_key() {
     data_hit("a hit of Cache::get_or_compute", data::larder_compute, 1);
 }

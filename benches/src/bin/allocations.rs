@@ -3,7 +3,7 @@
 //! A realloc counts as one allocation of its new size.
 #![allow(clippy::print_stdout)]
 
-use larder_benches::{SIZES, WARM_UP, data, http};
+use larder_benches::{SIZES, WARM_UP, data, http, sessions};
 
 const TIMES: u64 = 1000;
 
@@ -12,7 +12,8 @@ fn main() {
     let cases = match suite.as_deref() {
         Some("http") => http::CASES,
         Some("data") => data::CASES,
-        _ => panic!("usage: allocations http|data"),
+        Some("session") => sessions::CASES,
+        _ => panic!("usage: allocations http|data|session"),
     };
     for case in cases {
         for size in SIZES {
