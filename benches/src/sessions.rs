@@ -56,7 +56,8 @@ fn answer() -> Response<Full<Bytes>> {
 
 fn no_layer(_: usize) -> Run {
     let service = service_fn(|_| ready(Ok::<_, Infallible>(answer())));
-    drive(service, request(Empty::new()), None)
+    // As long as the others' cookies.
+    drive(service, request(Empty::new()), format!("__Host-id={}", "0".repeat(64)))
 }
 
 /// Requests with the cookie of a session that is in memory.
@@ -88,7 +89,7 @@ fn larder(size: usize, what: Use) -> Run {
             Ok::<_, larder::session::Error>(answer())
         }
     };
-    let layer = SessionLayer::new(&Cache::memory()).evictable();
+    let layer = SessionLayer::new(&Cache::memory()).evictable().max_bytes(1 << 20);
     with_cookie(layer.layer(service_fn(handler)))
 }
 
@@ -129,17 +130,15 @@ where
     let response = runtime().block_on(service.clone().oneshot(first)).expect("a response");
     let cookie = response.headers()[SET_COOKIE].to_str().expect("a cookie");
     let cookie = cookie.split(';').next().expect("a name and a value").to_owned();
-    drive(service, request(Empty::new()), Some(cookie))
+    drive(service, request(Empty::new()), cookie)
 }
 
-fn drive<S, B>(service: S, mut request: Request<Empty<Bytes>>, cookie: Option<String>) -> Run
+fn drive<S, B>(service: S, mut request: Request<Empty<Bytes>>, cookie: String) -> Run
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error: Debug> + Clone + 'static,
     B: Body + 'static,
 {
-    if let Some(cookie) = cookie {
-        request.headers_mut().insert(COOKIE, cookie.parse().expect("a header"));
-    }
+    request.headers_mut().insert(COOKIE, cookie.parse().expect("a header"));
     let runtime = runtime();
     let once = async move || {
         let response = service.clone().oneshot(request.clone()).await.expect("a response");

@@ -1,9 +1,18 @@
 //! Memory before a real Redis, which also carries the messages between the nodes.
 
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use larder_cache::{Cache, Options};
+use larder_http::{CacheLayer, Caching};
 use larder_testkit::servers::RedisServer;
+use tower::{Layer, ServiceExt};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,6 +100,46 @@ async fn reads_that_are_near_send_nothing_and_changes_arrive() {
 }
 
 #[tokio::test]
+async fn responses_that_are_near_send_nothing_until_a_tag_is_dropped_elsewhere() {
+    let server = RedisServer::start().await;
+    let (here, there) = (node(&server).await, node(&server).await);
+    let given = Arc::new(AtomicUsize::new(0));
+    let counted = given.clone();
+    let handler = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        let given = counted.fetch_add(1, Ordering::SeqCst);
+        let response = Response::builder().extension(Caching::new().tag("product:7"));
+        ready(Ok::<_, Infallible>(response.body(Full::<Bytes>::from(given.to_string())).unwrap()))
+    });
+    let layer = CacheLayer::new(&there).ttl(Duration::from_secs(3600)).tag("products");
+    let service = layer.layer(handler);
+    let get = async || {
+        let request = Request::get("http://shop.example/list").body(Full::default()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    let begun = Instant::now();
+    loop {
+        let before = asked(&server).await;
+        for _ in 0..10 {
+            assert_eq!(get().await, "0");
+        }
+        if asked(&server).await == before {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "every hit asks the server");
+    }
+    // A tag that only the handler knows.
+    here.invalidate_tag("product:7").await.unwrap();
+    let begun = Instant::now();
+    while get().await == "0" {
+        assert!(begun.elapsed() < PATIENCE, "the message does not arrive");
+        // A hit waits for nothing, so nobody else would be heard.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(given.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn a_server_that_is_killed_frozen_or_restarted_makes_no_old_value_readable_afterwards() {
     let mut server = RedisServer::start().await;
     let (here, there) = (node(&server).await, node(&server).await);
@@ -156,16 +205,16 @@ async fn a_hundred_thousand_races_of_a_reader_and_a_writer_leave_nothing_old() {
 async fn three_nodes_with_ten_thousand_callers_compute_once() {
     let server = RedisServer::start().await;
     let nodes = [node(&server).await, node(&server).await, node(&server).await];
-    let computed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let computed = Arc::new(AtomicUsize::new(0));
     let callers: Vec<_> = (0..10_000)
         .map(|n| {
             let (cache, computed) = (nodes[n % 3].clone(), computed.clone());
             tokio::spawn(async move {
                 let options = Options::ttl(Duration::from_secs(3600)).wait(PATIENCE);
                 let compute = move || async move {
-                    computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    computed.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    Ok::<_, std::convert::Infallible>("value".to_owned())
+                    Ok::<_, Infallible>("value".to_owned())
                 };
                 cache.get_or_compute("cold", options, compute).await.unwrap()
             })
@@ -174,5 +223,5 @@ async fn three_nodes_with_ten_thousand_callers_compute_once() {
     for caller in callers {
         assert_eq!(*caller.await.unwrap(), "value");
     }
-    assert_eq!(computed.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(computed.load(Ordering::SeqCst), 1);
 }

@@ -18,7 +18,7 @@ use super::layer::Shared;
 use super::look::Answer;
 use super::record::Page;
 use super::verdict::{self, Told};
-use super::{invalidate, key, miss};
+use super::{invalidate, key, miss, wire};
 use crate::RequestHead;
 
 /// A service whose responses are cached; made by [`CacheLayer`](super::CacheLayer).
@@ -109,7 +109,7 @@ impl Shared {
         let asked = match config.store.peek_at(borrowed, now) {
             Peek::Miss => Asked::Nothing,
             Peek::Ask => Asked::Unknown,
-            Peek::Hit(entry) => match entry.downcast::<Page>() {
+            Peek::Hit(entry) => match entry.downcast().or_else(|| self.decoded(&entry)) {
                 None => Asked::Unknown,
                 Some(page) => match self.answer(page, &entry, now, head, facts) {
                     Ok(answer) => {
@@ -126,6 +126,14 @@ impl Shared {
             },
         };
         Err(Onward::Miss(Box::new(Missing { key, facts, only_if_cached, asked })))
+    }
+
+    // What is near and was not read yet: decoded where it lies, once for all who come after.
+    #[cold]
+    fn decoded<'a>(&self, entry: &'a larder_core::Entry) -> Option<&'a Page> {
+        let route = &self.config.route.credentials;
+        entry.downcast_or(|encoded| wire::decode_page(encoded, route))?;
+        entry.downcast()
     }
 
     // The page's newest variant as the answer, or why not.
