@@ -122,15 +122,25 @@ impl Computing<'_> {
             }
         };
         match computed {
-            Ok(Computed { value: Some(value), tags: own, .. }) => {
-                let own = own.iter().map(|tag| Tag::new(tag)).collect::<Result<Vec<_>, _>>()?;
-                nested::note(self.store, &tags);
-                nested::note(self.store, &own);
-                Ok(value)
-            }
-            Ok(_) => self.stale(stale, nothing_to_keep()),
+            Ok(computed) => match self.unstored(computed, &tags)? {
+                Some(value) => Ok(value),
+                None => self.stale(stale, nothing_to_keep()),
+            },
             Err(failure) => self.stale(stale, failure),
         }
+    }
+
+    /// What was computed on one's own, and is not stored; `None` where that is the previous value.
+    pub(crate) fn unstored<T>(
+        &self,
+        computed: Computed<T>,
+        tags: &[Tag],
+    ) -> Result<Option<Arc<T>>, Failure> {
+        let Some(value) = computed.value else { return Ok(None) };
+        let own = computed.tags.iter().map(|tag| Tag::new(tag)).collect::<Result<Vec<_>, _>>()?;
+        nested::note(self.store, tags);
+        nested::note(self.store, &own);
+        Ok(Some(value))
     }
 
     /// The fill that is to replace what was seen.

@@ -104,16 +104,9 @@ impl Rendering {
         S: Into<Computed<String>>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut render = Some(render);
-        let key = self.key.key()?;
         let computing = self.cache.computing_here(self.options);
-        let rendered = computing.here(vec![((), key)], |()| match render.take() {
-            Some(render) => render().map(Into::into).map_err(Into::into),
-            None => {
-                Err("the fragment was rendered, and another caller's failure took its place".into())
-            }
-        });
-        rendered.await?.pop().map(Fragment).ok_or_else(Failure::lost)
+        let render = || render().map(Into::into).map_err(Into::into);
+        computing.one_here(self.key.key()?, render).await.map(Fragment)
     }
 
     /// One fragment for each item, in their order: all are read in one round trip, and those that are missing are

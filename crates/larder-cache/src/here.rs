@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use larder_core::{Key, Tag};
+use larder_core::Key;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -54,13 +54,8 @@ impl Cache {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let key = self.key(&key)?;
-        let computing = self.computing_here(options);
-        let mut make = Some(make);
-        let made = computing.here(vec![((), key)], |()| match make.take() {
-            Some(make) => make().map(Computed::new).map_err(Into::into),
-            None => Err("the value was made, and another caller's failure took its place".into()),
-        });
-        made.await?.pop().ok_or_else(Failure::lost)
+        let make = || make().map(Computed::new).map_err(Into::into);
+        self.computing_here(options).one_here(key, make).await
     }
 
     // Nothing is made ahead where somebody would have to wait for it.
@@ -71,6 +66,20 @@ impl Cache {
 }
 
 impl Computing<'_> {
+    /// The value of a key, made by `make` in the caller if it is missing and nobody else makes it.
+    pub(crate) async fn one_here<T: Value>(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Computed<T>, AnyError>,
+    ) -> Result<Arc<T>, Failure> {
+        let mut make = Some(make);
+        let made = self.here(vec![((), key)], |()| match make.take() {
+            Some(make) => make(),
+            None => Err("the value was made, and another caller's failure took its place".into()),
+        });
+        made.await?.pop().ok_or_else(Failure::lost)
+    }
+
     /// The values of these keys, in their order. What is missing and nobody else makes is made by `make`, one after
     /// the other, in the caller.
     pub(crate) async fn here<T: Value, K>(
@@ -104,7 +113,8 @@ impl Computing<'_> {
                 Err(Otherwise::Fail) => return Err(Failure::timeout()),
                 // Somebody else's was for nothing, or takes too long.
                 Ok(_) | Err(Otherwise::Alone) => {
-                    self.alone(self.made(|| make(&names[one.name])).await?, &tags)?
+                    let made = self.made(|| make(&names[one.name])).await?;
+                    self.unstored(made, &tags)?.ok_or_else(Failure::lost)?
                 }
             };
             values.insert(one.name, value);
@@ -118,14 +128,6 @@ impl Computing<'_> {
         make: impl FnOnce() -> Result<Computed<T>, AnyError>,
     ) -> Result<Computed<T>, Failure> {
         settled(self.options.deadline, |_: Option<Arc<T>>| async { make() }, None).await
-    }
-
-    // On one's own, and unstored.
-    fn alone<T>(&self, computed: Computed<T>, tags: &[Tag]) -> Result<Arc<T>, Failure> {
-        let own = computed.tags.iter().map(|tag| Tag::new(tag)).collect::<Result<Vec<_>, _>>()?;
-        nested::note(self.store, tags);
-        nested::note(self.store, &own);
-        computed.value.ok_or_else(Failure::lost)
     }
 }
 

@@ -8,29 +8,41 @@ use serde_json::json;
 
 use crate::service::{Service, draft};
 
-macro_rules! in_memory {
-    ($($name:ident)*) => {$(
+/// One test for each scenario. `$store` is made for each and lives as long as its test; `$connect` makes a cache of it.
+macro_rules! scenarios {
+    ($store:expr, $connect:expr) => {
+        $crate::caching::scenarios! { @ $store, $connect;
+            the_second_request_is_a_hit
+            pages_are_cached_apart
+            an_edit_drops_exactly_what_shows_the_product
+            an_edit_of_a_text_drops_searches_and_no_other_list
+            creating_and_deleting_drop_the_lists
+            a_refused_change_drops_nothing
+            featured_and_sidebar_follow_every_change
+            errors_are_never_cached
+            nobody_reads_the_old_after_a_change_was_confirmed
+        }
+    };
+    (@ $store:expr, $connect:expr; $($name:ident)*) => {$(
         #[tokio::test]
         async fn $name() {
-            super::$name(&Service::cached().await).await;
+            let store = $store;
+            $crate::caching::$name(&Service::start($connect(&store).await).await).await;
         }
     )*};
 }
+pub(crate) use scenarios;
 
 mod memory {
+    use larder::Cache;
+
     use crate::service::Service;
 
-    in_memory! {
-        the_second_request_is_a_hit
-        pages_are_cached_apart
-        an_edit_drops_exactly_what_shows_the_product
-        an_edit_of_a_text_drops_searches_and_no_other_list
-        creating_and_deleting_drop_the_lists
-        a_refused_change_drops_nothing
-        featured_and_sidebar_follow_every_change
-        errors_are_never_cached
-        nobody_reads_the_old_after_a_change_was_confirmed
+    async fn connect((): &()) -> Option<Cache> {
+        Some(Cache::memory())
     }
+
+    super::scenarios!((), connect);
 }
 
 const PAGES: [&str; 5] = [
@@ -238,4 +250,31 @@ pub(crate) async fn nobody_reads_the_old_after_a_change_was_confirmed(service: &
         reader(paths[2]),
         reader(&detail),
     );
+}
+
+/// Of two services that share a store.
+pub(crate) async fn a_change_here_drops_what_is_cached_there(here: &Service, there: &Service) {
+    let paths = ["/api/products/?page=1", "/api/products/?page=2", "/api/products/230"];
+    there.warm(&paths).await;
+    there.warm(&["/api/products/featured"]).await;
+    here.edit(230, json!({"stock": 77})).await;
+    assert_eq!(there.cached_of(&paths).await, [paths[1]]);
+    assert_eq!(there.get(paths[2]).await.json()["stock"], 77);
+    assert!(!there.get("/api/products/featured").await.is_hit());
+}
+
+/// `kill` ends the server behind the service's cache.
+pub(crate) async fn a_server_that_dies_costs_hits_and_not_answers(
+    service: &Service,
+    kill: impl FnOnce(),
+) {
+    service.warm(&["/api/products/?page=1"]).await;
+    kill();
+    let list = service.get("/api/products/?page=1").await;
+    assert_eq!(list.json()["count"], 230);
+    assert!(!list.is_hit());
+    assert_eq!(service.get("/").await.status, 200);
+    service.edit(230, json!({"stock": 77})).await;
+    let list = service.get("/api/products/?page=1").await;
+    assert_eq!(list.json()["results"][0]["stock"], 77);
 }

@@ -2,7 +2,6 @@
 
 use larder::Cache;
 use larder_testkit::servers::RedisServer;
-use serde_json::json;
 
 use crate::caching;
 use crate::service::{self, Service};
@@ -12,53 +11,19 @@ async fn connect(server: &RedisServer) -> Option<Cache> {
     Some(service::patient(&url).await)
 }
 
-macro_rules! over_redis {
-    ($($name:ident)*) => {$(
-        #[tokio::test]
-        async fn $name() {
-            let server = RedisServer::start().await;
-            caching::$name(&Service::start(connect(&server).await).await).await;
-        }
-    )*};
-}
-
-over_redis! {
-    the_second_request_is_a_hit
-    pages_are_cached_apart
-    an_edit_drops_exactly_what_shows_the_product
-    an_edit_of_a_text_drops_searches_and_no_other_list
-    creating_and_deleting_drop_the_lists
-    a_refused_change_drops_nothing
-    featured_and_sidebar_follow_every_change
-    errors_are_never_cached
-    nobody_reads_the_old_after_a_change_was_confirmed
-}
+caching::scenarios!(RedisServer::start().await, connect);
 
 #[tokio::test]
 async fn a_change_on_one_node_drops_what_another_has_cached() {
     let server = RedisServer::start().await;
     let here = Service::start(connect(&server).await).await;
     let there = Service::over(here.path(), connect(&server).await).await;
-    let paths = ["/api/products/?page=1", "/api/products/?page=2", "/api/products/230"];
-    there.warm(&paths).await;
-    there.warm(&["/api/products/featured"]).await;
-    here.edit(230, json!({"stock": 77})).await;
-    assert_eq!(there.cached_of(&paths).await, [paths[1]]);
-    assert_eq!(there.get(paths[2]).await.json()["stock"], 77);
-    assert!(!there.get("/api/products/featured").await.is_hit());
+    caching::a_change_here_drops_what_is_cached_there(&here, &there).await;
 }
 
 #[tokio::test]
 async fn a_server_that_dies_costs_hits_and_not_answers() {
     let mut server = RedisServer::start().await;
     let service = Service::start(connect(&server).await).await;
-    service.warm(&["/api/products/?page=1"]).await;
-    server.kill();
-    let list = service.get("/api/products/?page=1").await;
-    assert_eq!(list.json()["count"], 230);
-    assert!(!list.is_hit());
-    assert_eq!(service.get("/").await.status, 200);
-    service.edit(230, json!({"stock": 77})).await;
-    let list = service.get("/api/products/?page=1").await;
-    assert_eq!(list.json()["results"][0]["stock"], 77);
+    caching::a_server_that_dies_costs_hits_and_not_answers(&service, || server.kill()).await;
 }

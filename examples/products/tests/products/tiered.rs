@@ -14,27 +14,7 @@ async fn connect(server: &RedisServer) -> Option<Cache> {
     Some(service::patient(&format!("tiered:memory://?max_bytes=16MiB|{redis}")).await)
 }
 
-macro_rules! over_tiers {
-    ($($name:ident)*) => {$(
-        #[tokio::test]
-        async fn $name() {
-            let server = RedisServer::start().await;
-            caching::$name(&Service::start(connect(&server).await).await).await;
-        }
-    )*};
-}
-
-over_tiers! {
-    the_second_request_is_a_hit
-    pages_are_cached_apart
-    an_edit_drops_exactly_what_shows_the_product
-    an_edit_of_a_text_drops_searches_and_no_other_list
-    creating_and_deleting_drop_the_lists
-    a_refused_change_drops_nothing
-    featured_and_sidebar_follow_every_change
-    errors_are_never_cached
-    nobody_reads_the_old_after_a_change_was_confirmed
-}
+caching::scenarios!(RedisServer::start().await, connect);
 
 #[tokio::test]
 async fn a_change_on_one_node_drops_what_another_has_near() {
