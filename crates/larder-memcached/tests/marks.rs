@@ -33,7 +33,8 @@ impl Between {
         let looked_for = words.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&target).await.unwrap();
+                // The scene's server goes before its nodes do.
+                let Ok(server) = TcpStream::connect(&target).await else { continue };
                 let (mut from, mut to) = client.into_split();
                 let (mut answers, mut requests) = server.into_split();
                 tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to).await });

@@ -1,12 +1,11 @@
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::process::{Directory, Process, find, free_port};
+use super::daemon::Daemon;
+use super::process::find;
 
 /// How a [`MemcachedServer`] is started.
 #[derive(Clone, Debug, Default)]
@@ -45,20 +44,14 @@ impl MemcachedOptions {
             &["memcached"],
             "Install it with `apt-get install memcached` or `brew install memcached`",
         );
-        // Between finding a port and listening on it, somebody else may take it.
         for _ in 0..10 {
-            let mut server = MemcachedServer {
-                process: None,
-                port: free_port(),
-                binary: binary.clone(),
-                directory: Directory::new("memcached"),
-                options: self.clone(),
-            };
-            if server.spawn(Duration::from_secs(60)).await {
+            let daemon = Daemon::new("memcached", &binary);
+            let mut server = MemcachedServer { daemon, options: self.clone() };
+            if server.run().await {
                 return server;
             }
         }
-        panic!("every port that was free a moment ago is taken");
+        panic!("somebody takes every port before the server does");
     }
 }
 
@@ -79,11 +72,7 @@ impl MemcachedOptions {
 /// ```
 #[derive(Debug)]
 pub struct MemcachedServer {
-    // First, so that it ends before its directory goes.
-    process: Option<Process>,
-    port: u16,
-    binary: PathBuf,
-    directory: Directory,
+    daemon: Daemon,
     options: MemcachedOptions,
 }
 
@@ -104,7 +93,7 @@ impl MemcachedServer {
 
     /// Where it listens: `memcached://127.0.0.1:40000`.
     pub fn url(&self) -> String {
-        self.url_at(self.port)
+        self.url_at(self.port())
     }
 
     /// The same, through something that listens on another port of this machine, such as a
@@ -115,27 +104,27 @@ impl MemcachedServer {
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.daemon.port()
     }
 
     /// Its address, as text.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port())
     }
 
     /// Stops it in its tracks: connections stay open, and nothing is answered.
     pub fn freeze(&self) {
-        self.running().signal("STOP");
+        self.daemon.signal("STOP");
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.running().signal("CONT");
+        self.daemon.signal("CONT");
     }
 
     /// Kills it; everything that it held is lost.
     pub fn kill(&mut self) {
-        self.process = None;
+        self.daemon.kill();
     }
 
     /// Kills it if it runs, and starts it again on the same port, empty.
@@ -144,12 +133,13 @@ impl MemcachedServer {
     ///
     /// When it does not start.
     pub async fn restart(&mut self) {
-        self.kill();
-        let until = Instant::now() + Duration::from_secs(60);
-        while !self.spawn(Duration::from_secs(60)).await {
-            assert!(Instant::now() < until, "port {} was taken meanwhile", self.port);
+        for _ in 0..1000 {
+            if self.run().await {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        panic!("port {} was taken meanwhile", self.port());
     }
 
     /// Sends bytes and gives everything that comes back before the answer to an `mn` that is sent behind them: enough
@@ -168,54 +158,37 @@ impl MemcachedServer {
     ///
     /// When the server is not there, or does not answer within ten seconds.
     pub async fn send(&self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-        let exchange = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-            stream.write_all(bytes).await?;
-            stream.write_all(b"mn\r\n").await?;
-            let mut reply = Vec::new();
-            while !reply.ends_with(b"MN\r\n") {
-                if stream.read_buf(&mut reply).await? == 0 {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-            reply.truncate(reply.len() - 4);
-            Ok(reply)
-        };
-        tokio::time::timeout(Duration::from_secs(10), exchange).await?
-    }
-
-    fn running(&self) -> &Process {
-        self.process.as_ref().expect("the server was killed")
+        send_at(self.port(), bytes).await
     }
 
     // False when the port was taken.
-    async fn spawn(&mut self, limit: Duration) -> bool {
-        let port = self.port.to_string();
+    async fn run(&mut self) -> bool {
+        let port = self.port();
         let mut args: Vec<String> =
-            ["-l", "127.0.0.1", "-p", &port, "-U", "0"].map(str::to_owned).into();
+            ["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0"].map(str::to_owned).into();
         // It refuses to be root unless it is told to.
         let user = Command::new("id").arg("-u").output();
         if user.is_ok_and(|user| user.stdout.trim_ascii() == b"0") {
             args.extend(["-u".to_owned(), "root".to_owned()]);
         }
         args.extend(self.options.args.clone());
-        let log = self.directory.path().join("log");
-        let mut process = Process::start(&self.binary, &args, &log);
-        let until = Instant::now() + limit;
-        loop {
-            if process.ended() {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                if log.contains("Address already in use") {
-                    return false;
-                }
-                panic!("the server does not start with {args:?}:\n{log}");
-            }
-            if self.send(b"").await.is_ok() && !process.ended() {
-                self.process = Some(process);
-                return true;
-            }
-            assert!(Instant::now() < until, "the server did not answer within {limit:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.daemon.run(&args, async || send_at(port, b"").await.is_ok()).await
     }
+}
+
+async fn send_at(port: u16, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(bytes).await?;
+        stream.write_all(b"mn\r\n").await?;
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"MN\r\n") {
+            if stream.read_buf(&mut reply).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        reply.truncate(reply.len() - 4);
+        Ok(reply)
+    };
+    tokio::time::timeout(Duration::from_secs(10), exchange).await?
 }

@@ -3,7 +3,9 @@
 //! A server is also killed when the test's process ends without dropping it. A missing binary is a panic with words
 //! saying what to install: a test that was skipped looks like one that passed.
 
+mod daemon;
 mod memcached;
+mod port;
 mod process;
 mod redis;
 

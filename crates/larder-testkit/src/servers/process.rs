@@ -96,9 +96,3 @@ pub(super) fn find(variable: &str, names: &[&str], advice: &str) -> PathBuf {
         .find(|candidate| candidate.is_file())
         .unwrap_or_else(|| panic!("none of {names:?} is installed. {advice}, or set {variable}"))
 }
-
-/// A port that nobody listens on at this moment.
-pub(super) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port can be bound");
-    listener.local_addr().expect("a bound socket has an address").port()
-}

@@ -1,11 +1,10 @@
-use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::process::{Directory, Process, find, free_port};
+use super::daemon::Daemon;
+use super::process::find;
 
 /// How a [`RedisServer`] is started.
 #[derive(Clone, Debug, Default)]
@@ -57,20 +56,14 @@ impl RedisOptions {
             &["redis-server", "valkey-server"],
             "Install it with `apt-get install redis-server` or `brew install redis`",
         );
-        // Between finding a port and listening on it, somebody else may take it.
         for _ in 0..10 {
-            let mut server = RedisServer {
-                process: None,
-                port: free_port(),
-                binary: binary.clone(),
-                directory: Directory::new("redis"),
-                options: self.clone(),
-            };
-            if server.spawn(Duration::from_secs(20)).await {
+            let daemon = Daemon::new("redis", &binary);
+            let mut server = RedisServer { daemon, options: self.clone() };
+            if server.run().await {
                 return server;
             }
         }
-        panic!("every port that was free a moment ago is taken");
+        panic!("somebody takes every port before the server does");
     }
 }
 
@@ -91,11 +84,7 @@ impl RedisOptions {
 /// ```
 #[derive(Debug)]
 pub struct RedisServer {
-    // First, so that it ends before its directory goes.
-    process: Option<Process>,
-    port: u16,
-    binary: PathBuf,
-    directory: Directory,
+    daemon: Daemon,
     options: RedisOptions,
 }
 
@@ -116,7 +105,7 @@ impl RedisServer {
 
     /// Where it listens, credentials included: `redis://127.0.0.1:40000`.
     pub fn url(&self) -> String {
-        self.url_at(self.port)
+        self.url_at(self.port())
     }
 
     /// The same, through something that listens on another port of this machine, such as a
@@ -132,27 +121,27 @@ impl RedisServer {
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.daemon.port()
     }
 
     /// Its address, as text.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port())
     }
 
     /// Stops it in its tracks: connections stay open, and nothing is answered.
     pub fn freeze(&self) {
-        self.running().signal("STOP");
+        self.daemon.signal("STOP");
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.running().signal("CONT");
+        self.daemon.signal("CONT");
     }
 
     /// Kills it; everything that it held is lost.
     pub fn kill(&mut self) {
-        self.process = None;
+        self.daemon.kill();
     }
 
     /// Kills it if it runs, and starts it again on the same port, empty.
@@ -161,12 +150,13 @@ impl RedisServer {
     ///
     /// When it does not start.
     pub async fn restart(&mut self) {
-        self.kill();
-        let until = Instant::now() + Duration::from_secs(20);
-        while !self.spawn(Duration::from_secs(20)).await {
-            assert!(Instant::now() < until, "port {} was taken meanwhile", self.port);
+        for _ in 0..1000 {
+            if self.run().await {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        panic!("port {} was taken meanwhile", self.port());
     }
 
     /// Sends one command with the credentials of [`RedisServer::url`], and gives the raw reply.
@@ -176,33 +166,17 @@ impl RedisServer {
     ///
     /// # Errors
     ///
-    /// When the server is not there, or does not answer within two seconds.
+    /// When the server is not there, or does not answer within ten seconds.
     pub async fn command<P: AsRef<[u8]>>(&self, parts: &[P]) -> std::io::Result<Vec<u8>> {
-        let exchange = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-            let login = match (&self.options.user, &self.options.password) {
-                (Some((name, password)), _) => vec!["AUTH", name, password],
-                (None, Some(password)) => vec!["AUTH", password],
-                (None, None) => Vec::new(),
-            };
-            if !login.is_empty() {
-                send(&mut stream, &login).await?;
-            }
-            send(&mut stream, parts).await
-        };
-        tokio::time::timeout(Duration::from_secs(2), exchange).await?
-    }
-
-    fn running(&self) -> &Process {
-        self.process.as_ref().expect("the server was killed")
+        command_at(self.port(), &self.options, parts).await
     }
 
     // False when the port was taken.
-    async fn spawn(&mut self, limit: Duration) -> bool {
-        let folder = self.directory.path().display().to_string();
+    async fn run(&mut self) -> bool {
+        let (port, folder) = (self.port(), self.daemon.directory().display().to_string());
         let fixed = [
             "--port",
-            &self.port.to_string(),
+            &port.to_string(),
             "--bind",
             "127.0.0.1",
             "--save",
@@ -216,29 +190,33 @@ impl RedisServer {
         ];
         let fixed = fixed.map(str::to_owned);
         let args: Vec<String> = fixed.into_iter().chain(self.options.args.clone()).collect();
-        let log = self.directory.path().join("log");
-        let mut process = Process::start(&self.binary, &args, &log);
-        let until = Instant::now() + limit;
-        loop {
-            if process.ended() {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                if log.contains("Address already in use") {
-                    return false;
-                }
-                panic!("the server does not start with {args:?}:\n{log}");
-            }
-            // Any answer but "loading" will do; credentials may be wrong on purpose.
-            if let Ok(reply) = self.command(&["PING"]).await
-                && !reply.starts_with(b"-LOADING")
-                && !process.ended()
-            {
-                self.process = Some(process);
-                return true;
-            }
-            assert!(Instant::now() < until, "the server did not answer within {limit:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        // Any answer but "loading" will do; credentials may be wrong on purpose.
+        let ready = async || {
+            let reply = command_at(port, &self.options, &["PING"]).await;
+            reply.is_ok_and(|reply| !reply.starts_with(b"-LOADING"))
+        };
+        self.daemon.run(&args, ready).await
     }
+}
+
+async fn command_at<P: AsRef<[u8]>>(
+    port: u16,
+    options: &RedisOptions,
+    parts: &[P],
+) -> std::io::Result<Vec<u8>> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let login = match (&options.user, &options.password) {
+            (Some((name, password)), _) => vec!["AUTH", name, password],
+            (None, Some(password)) => vec!["AUTH", password],
+            (None, None) => Vec::new(),
+        };
+        if !login.is_empty() {
+            send(&mut stream, &login).await?;
+        }
+        send(&mut stream, parts).await
+    };
+    tokio::time::timeout(Duration::from_secs(10), exchange).await?
 }
 
 async fn send<P: AsRef<[u8]>>(stream: &mut TcpStream, parts: &[P]) -> std::io::Result<Vec<u8>> {
