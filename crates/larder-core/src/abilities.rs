@@ -37,6 +37,9 @@ pub struct Abilities {
     pub max_bytes: Option<u64>,
     /// For how long other nodes may still see a namespace as it was before [`clear`](crate::Backend::clear).
     pub clear_delay: Duration,
+    /// Is in more than one place, one after the other, and conditions hold within one of them: what must not be lost or
+    /// brought back, a session or a lock that protects more than work, does not belong here.
+    pub splits: bool,
     /// What [`Ttl::Default`] stands for here.
     pub default_ttl: Ttl,
 }
@@ -53,6 +56,7 @@ impl Default for Abilities {
             precision: Duration::from_millis(1),
             max_bytes: None,
             clear_delay: Duration::ZERO,
+            splits: false,
             default_ttl: Ttl::STANDARD,
         }
     }

@@ -110,6 +110,15 @@ impl Clock {
         }
     }
 
+    /// Whether the two tell the same time: moments of the one are moments of the other.
+    pub fn is_same(&self, other: &Clock) -> bool {
+        match (&self.0, &other.0) {
+            (Source::System, Source::System) => true,
+            (Source::Manual(one), Source::Manual(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// True for a [`Clock::manual`]. A store that also frees memory by the machine's time must not do so then.
     pub fn is_manual(&self) -> bool {
         matches!(self.0, Source::Manual(_))
