@@ -51,13 +51,14 @@ impl Cache {
             return Ok(names);
         }
         if !tags.is_empty() {
-            let sequence = match store.marks(&tags).await {
+            let sequence = match store.marks(&options.watched(&tags)).await {
                 Ok(marks) => marks.sequence,
                 // Stored without its tags' numbers a value could never be invalidated.
                 Err(error) => return self.open(Err(error), || names),
             };
+            let carried = options.carried(&tags);
             for put in &mut puts {
-                let entry = put.entry.clone().with_tags(tags.iter().cloned());
+                let entry = put.entry.clone().with_tags(carried.iter().cloned());
                 put.entry = entry.with_built_at(sequence);
             }
         }

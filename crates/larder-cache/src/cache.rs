@@ -333,8 +333,8 @@ impl Cache {
         let (mut entry, ttl) = self.entry(value, options)?;
         let tags = options.checked_tags()?;
         if !tags.is_empty() {
-            let marks = store.marks(&tags).await?;
-            entry = entry.with_tags(tags).with_built_at(marks.sequence);
+            let marks = store.marks(&options.watched(&tags)).await?;
+            entry = entry.with_tags(options.carried(&tags)).with_built_at(marks.sequence);
         }
         store.detach(key);
         let outcome = store.put(key, entry, ttl, when).await;

@@ -172,7 +172,7 @@ impl Computing<'_> {
         let entry = match self.store.peek(key.as_ref()) {
             Peek::Hit(entry) => entry,
             Peek::Miss => return Seen::Unusable(None),
-            Peek::Ask => match self.store.lookup(key, tags).await {
+            Peek::Ask => match self.store.lookup(key, &self.options.watched(tags)).await {
                 Ok(Lookup::Hit(entry)) => entry,
                 Ok(Lookup::Invalidated(revision)) => return Seen::Unusable(Some(revision)),
                 // A store that fails is a miss: the computation runs all the same.

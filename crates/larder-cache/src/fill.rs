@@ -113,7 +113,7 @@ impl<T: Value> Fill<T> {
     // The right to store; or a value that somebody else stored in the meantime.
     pub(crate) async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), Landed> {
         // Also where no tag is known: the computation may read what carries some.
-        let Ok(marks) = self.store.marks(&self.tags).await else {
+        let Ok(marks) = self.store.marks(&self.options.watched(&self.tags)).await else {
             return Ok((Sequence::NONE, Permit::Outage));
         };
         let built_at = marks.sequence;
@@ -147,7 +147,9 @@ impl<T: Value> Fill<T> {
             return None;
         }
         if !entry.tags().is_empty() && !entry.has_marks() {
-            let marks = self.store.marks(entry.tags()).await.ok()?;
+            let expiring = entry.tags().iter().filter_map(Tag::expiring);
+            let tags: Vec<Tag> = entry.tags().iter().cloned().chain(expiring).collect();
+            let marks = self.store.marks(&tags).await.ok()?;
             if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
                 return None;
             }
@@ -209,15 +211,15 @@ impl<T: Value> Fill<T> {
         let ttl = computed.ttl.unwrap_or(self.options.ttl);
         let ttl = self.options.jittered(ttl, abilities.default_ttl);
         let (entry, ttl) = to_kept_entry(value, self.codec, abilities, &self.options, ttl)?;
-        Ok((entry.with_tags(tags.iter().cloned()).with_built_at(built_at), ttl))
+        Ok((entry.with_tags(self.options.carried(tags)).with_built_at(built_at), ttl))
     }
 
     // A computation failed. The stale value is good for another while, on every node, and no longer than it was.
     async fn bridge(&self, failure: Failure, permit: Permit) -> Landed {
         let now = self.store.clock().now();
         let is_stale = |previous: &&Previous<T>| {
-            let times = previous.entry.times();
-            times.is_some_and(|times| !times.fresh(now) && !times.expired(now))
+            let expired = previous.entry.times().is_none_or(|times| times.expired(now));
+            !previous.entry.is_fresh(now) && !expired
         };
         let failed = |failure| Landed::new(Err(failure), true);
         let Some(previous) = self.previous.as_ref().filter(is_stale) else {
@@ -238,7 +240,8 @@ impl<T: Value> Fill<T> {
         };
         tracing::warn!("a computation failed, and a stale value stands in for it");
         // As in `store`: of tags that the flight does not know the store must be asked.
-        let own_tags = previous.entry.tags().iter().any(|tag| !self.tags.contains(tag));
+        let plain = |tag: &Tag| tag.expiring().unwrap_or_else(|| tag.clone());
+        let own_tags = previous.entry.tags().iter().any(|tag| !self.tags.contains(&plain(tag)));
         Landed {
             tags: previous.entry.tags().into(),
             ..Landed::new(Ok(previous.value.clone()), shared && !own_tags)
@@ -248,7 +251,15 @@ impl<T: Value> Fill<T> {
     // Makes the stale value fresh for the throttle's time. False when it was changed or invalidated meanwhile.
     async fn throttle(&self, previous: &Previous<T>, now: Moment, revision: Revision) -> bool {
         let left = previous.entry.remaining(now).map_or(Ttl::Forever, Ttl::For);
-        let entry = previous.entry.clone().with_revision(Revision::random());
+        let mut entry = previous.entry.clone().with_revision(Revision::random());
+        if !entry.tags().is_empty() {
+            // One of its tags may have expired: it is as good as built now, if none was invalidated until now.
+            let Ok(marks) = self.store.marks(entry.tags()).await else { return true };
+            if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
+                return false;
+            }
+            entry = entry.with_built_at(marks.sequence);
+        }
         let entry = entry.fresh_for(self.options.throttle);
         let put = self.store.put(&self.key, entry, left, When::Revision(revision)).await;
         !matches!(put, Ok(Outcome::Refused))

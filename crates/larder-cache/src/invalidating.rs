@@ -36,9 +36,47 @@ impl Cache {
         &self,
         tags: impl IntoIterator<Item = T>,
     ) -> Result<Sequence> {
-        let tags =
-            tags.into_iter().map(|tag| Tag::new(tag.as_ref())).collect::<Result<Vec<_>>>()?;
-        self.store().invalidate(&tags).await
+        self.store().invalidate(&checked(tags)?).await
+    }
+
+    /// Has every value, fragment and response that carries the tag expire, on every node: what is kept for a time as a
+    /// [stale](crate::Options::stale_for) one is stale from now on, and bridges a computation that fails or is slow; all else is
+    /// invalidated. For a source that is slow or down at times, and changes that need not be seen at any price.
+    ///
+    /// ```
+    /// use larder_cache::{Cache, Options};
+    /// use std::time::Duration;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::memory();
+    /// let options = || Options::new().tag("prices").stale_for(Duration::from_secs(3600));
+    /// cache.get_or_compute("price", options(), || async { Ok::<_, std::io::Error>(1999_i64) }).await?;
+    /// cache.expire_tag("prices").await?;
+    /// assert!(!cache.contains("price").await?);
+    /// let down = || async { Err::<i64, _>(std::io::Error::other("the source is down")) };
+    /// assert_eq!(*cache.get_or_compute("price", options(), down).await?, 1999);
+    /// cache.invalidate_tag("prices").await?;
+    /// assert!(cache.get_or_compute("price", options(), down).await.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Cache::invalidate_tag).
+    pub async fn expire_tag(&self, tag: &str) -> Result<()> {
+        self.expire_tags([tag]).await.map(drop)
+    }
+
+    /// Has several tags expire in one step; its number in the namespace's sequence.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Cache::invalidate_tag).
+    pub async fn expire_tags<T: AsRef<str>>(
+        &self,
+        tags: impl IntoIterator<Item = T>,
+    ) -> Result<Sequence> {
+        self.store().expire(&checked(tags)?).await
     }
 
     /// Invalidates one value, whether or not there is one: a computation that is running for it is not stored.
@@ -140,6 +178,10 @@ impl Cache {
         let words = "the prefix is not one of this cache: begin it with Cache::prefix";
         Err(Error::new(ErrorKind::InvalidKey, words))
     }
+}
+
+fn checked<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Result<Vec<Tag>> {
+    tags.into_iter().map(|tag| Tag::new(tag.as_ref())).collect()
 }
 
 /// Some keys of a [prefix](Cache::keys).

@@ -68,7 +68,9 @@ fn hand_up(store: &Store, tags: &[Tag]) {
         if let Some(making) = making
             && making.store.is_same(store)
         {
-            making.tags.lock().extend(tags.iter().cloned());
+            // Whoever makes something of it decides anew whether that outlasts being expired.
+            let tags = tags.iter().map(|tag| tag.expiring().unwrap_or_else(|| tag.clone()));
+            making.tags.lock().extend(tags);
         }
     });
 }

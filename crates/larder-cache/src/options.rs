@@ -88,7 +88,8 @@ impl Options {
     /// How long a value is kept beyond its lifetime, for [`get_or_compute`](crate::Cache::get_or_compute) alone: when
     /// a new one cannot be computed, callers who also say `stale_for` get the last good one. Not at all unless set.
     ///
-    /// To every other verb a stale value is absent. One that was invalidated is never used, however fresh.
+    /// To every other verb a stale value is absent. One that was invalidated is never used, however fresh; one that was
+    /// [expired](crate::Cache::expire_tag) is stale from then on.
     pub fn stale_for(mut self, stale_for: Duration) -> Self {
         self.stale_for = stale_for;
         self
@@ -132,6 +133,22 @@ impl Options {
 
     pub(crate) fn checked_tags(&self) -> Result<Vec<Tag>> {
         self.tags.iter().map(|tag| Tag::new(tag)).collect()
+    }
+
+    /// The tags as an entry carries them: what is kept as a stale one outlasts being expired.
+    pub(crate) fn carried(&self, tags: &[Tag]) -> Vec<Tag> {
+        match self.stale_for.is_zero() {
+            true => tags.to_vec(),
+            false => tags.iter().map(Tag::lasting).collect(),
+        }
+    }
+
+    /// The tags of which an entry that carries these depends in one way or another.
+    pub(crate) fn watched(&self, tags: &[Tag]) -> Vec<Tag> {
+        match self.stale_for.is_zero() {
+            true => tags.to_vec(),
+            false => Tag::with_lasting(tags),
+        }
     }
 
     /// Whether a value of these times is to be computed anew while it is used.

@@ -115,35 +115,43 @@ impl Core {
         if entry.tags().is_empty() || entry.has_marks() {
             return Ok(Lookup::Hit(entry));
         }
+        let built_at = entry.built_at();
+        // Whether it may be used, and whether it is fresh as far as its tags tell.
+        let (mut holds, mut fresh) = (true, true);
         let mut unknown = Vec::new();
-        for tag in entry.tags() {
-            match known.iter().find(|(known, _)| known == tag) {
+        let expiring = entry.tags().iter().filter_map(Tag::expiring).map(|tag| (tag, true));
+        for (tag, expires) in entry.tags().iter().map(|tag| (tag.clone(), false)).chain(expiring) {
+            match known.iter().find(|(known, _)| *known == tag) {
                 Some((_, mark)) => {
-                    if !entry.built_at().covers(mark.and_then(Sequence::from_i64)) {
-                        return Ok(Lookup::Invalidated(entry.revision()));
-                    }
+                    let covers = built_at.covers(mark.and_then(Sequence::from_i64));
+                    *(if expires { &mut fresh } else { &mut holds }) &= covers;
                 }
-                None => unknown.push(tag.clone()),
+                None => unknown.push((tag, expires)),
             }
         }
-        if !unknown.is_empty() {
+        if holds && !unknown.is_empty() {
+            let tags = unknown.iter().map(|(tag, _)| tag.clone()).collect();
             // Boxed, since every read's future would else have room for it.
-            let covered = Box::pin(self.cover(namespace, unknown, entry.built_at())).await?;
-            if !covered {
-                return Ok(Lookup::Invalidated(entry.revision()));
+            let covered = Box::pin(self.cover(namespace, tags, built_at)).await?;
+            for ((_, expires), covers) in unknown.into_iter().zip(covered) {
+                *(if expires { &mut fresh } else { &mut holds }) &= covers;
             }
         }
-        Ok(Lookup::Hit(entry))
+        Ok(match (holds, fresh) {
+            (false, _) => Lookup::Invalidated(entry.revision()),
+            (true, false) => Lookup::Hit(entry.staled()),
+            (true, true) => Lookup::Hit(entry),
+        })
     }
 
-    // Whether an entry that was built then is valid for these tags, as the store has them. Reading their records is
+    // Whether an entry that was built then is valid for each of these tags, as the store has them. Reading their records is
     // cheap; `marks`, which also makes those that are missing or of a lost epoch, is only for the first time.
     async fn cover(
         &self,
         namespace: &Namespace,
         tags: Vec<Tag>,
         built_at: Sequence,
-    ) -> Result<bool> {
+    ) -> Result<Vec<bool>> {
         let sequence = Key::sequence(namespace);
         let records = std::iter::once(sequence.clone())
             .chain(tags.iter().map(|tag| Key::tag(namespace, tag)))
@@ -153,16 +161,20 @@ impl Core {
             record.and_then(Sequence::from_i64).filter(|number| number.same_epoch(built_at))
         });
         let known = numbers.next().flatten().is_some();
-        let (mut missing, mut covers) = (Vec::new(), true);
-        for (tag, number) in tags.into_iter().zip(numbers) {
-            match number.filter(|_| known) {
-                Some(number) => covers &= built_at.covers(Some(number)),
-                None => missing.push(tag),
+        let (mut covers, mut missing) = (Vec::with_capacity(tags.len()), Vec::new());
+        for (at, (tag, number)) in tags.into_iter().zip(numbers).enumerate() {
+            let number = number.filter(|_| known);
+            covers.push(built_at.covers(number));
+            if number.is_none() {
+                missing.push((at, tag));
             }
         }
-        if covers && !missing.is_empty() {
-            let marks = self.backend.marks_erased(namespace, &missing).await?;
-            covers = marks.tags.iter().all(|mark| built_at.covers(Some(*mark)));
+        if !missing.is_empty() {
+            let (places, tags): (Vec<usize>, Vec<Tag>) = missing.into_iter().unzip();
+            let marks = self.backend.marks_erased(namespace, &tags).await?;
+            for (at, mark) in places.into_iter().zip(marks.tags) {
+                covers[at] = built_at.covers(Some(mark));
+            }
         }
         Ok(covers)
     }
@@ -266,6 +278,8 @@ impl Store {
                     .filter(|entry| !entry.has_marks())
                     .flat_map(|entry| entry.tags().iter().cloned())
                     .collect();
+                let expiring: Vec<Tag> = tags.iter().filter_map(Tag::expiring).collect();
+                tags.extend(expiring);
                 tags.sort_unstable();
                 tags.dedup();
                 let mut known = Vec::new();
@@ -492,10 +506,23 @@ impl Store {
     ///
     /// When the store cannot be asked or does not answer in time: then it may or may not have happened.
     pub async fn invalidate(&self, tags: &[Tag]) -> Result<Sequence> {
+        self.drop_tags(tags, &Tag::with_lasting(tags)).await
+    }
+
+    /// The same, but what is kept for a time as a stale one is stale from now on, and not gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Store::invalidate).
+    pub async fn expire(&self, tags: &[Tag]) -> Result<Sequence> {
+        self.drop_tags(tags, tags).await
+    }
+
+    async fn drop_tags(&self, tags: &[Tag], records: &[Tag]) -> Result<Sequence> {
         // Detached before and after: a flight that starts between the two may have read the old number.
         let mut held = self.core.flights.detach_tags(&self.namespace, tags);
         let result =
-            self.core.write(self.core.backend.invalidate_erased(&self.namespace, tags)).await;
+            self.core.write(self.core.backend.invalidate_erased(&self.namespace, records)).await;
         held.extend(self.core.flights.detach_tags(&self.namespace, tags));
         for (key, token) in held {
             // If this fails the marker ends by itself.

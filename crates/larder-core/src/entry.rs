@@ -177,6 +177,7 @@ struct Inner {
     fresh_for: Option<Duration>,
     times: Option<Times>,
     marks: Vec<Mark>,
+    fresh_marks: Vec<Mark>,
 }
 
 impl Entry {
@@ -205,6 +206,7 @@ impl Entry {
             fresh_for: None,
             times: None,
             marks: Vec::new(),
+            fresh_marks: Vec::new(),
         }))
     }
 
@@ -251,6 +253,24 @@ impl Entry {
         self.change(|inner| inner.marks = marks)
     }
 
+    /// With conditions on its being fresh: what a memory backend adds when it stores an entry with [lasting] tags.
+    ///
+    /// [lasting]: Tag::lasting
+    #[must_use]
+    pub fn with_fresh_marks(self, marks: Vec<Mark>) -> Self {
+        self.change(|inner| inner.fresh_marks = marks)
+    }
+
+    /// Stale since it was written: what a reader makes of an entry of which it learns that one of its tags expired.
+    #[must_use]
+    pub fn staled(self) -> Self {
+        self.change(|inner| {
+            if let Some(times) = &mut inner.times {
+                times.fresh_until = Some(times.written);
+            }
+        })
+    }
+
     /// The value.
     pub fn payload(&self) -> &Payload {
         &self.0.payload
@@ -281,10 +301,12 @@ impl Entry {
         self.0.times.as_ref()
     }
 
-    /// Whether it may be used without a second thought at that moment, as far as its times tell: true where it has none.
+    /// Whether it may be used without a second thought at that moment, as far as its times and the conditions in this
+    /// process tell: true where it has none.
     #[inline]
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.0.times.is_none_or(|times| times.fresh(now))
+            && self.0.fresh_marks.iter().all(Mark::holds)
     }
 
     /// What is left of its lifetime: `None` for ever.

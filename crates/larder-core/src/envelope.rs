@@ -201,7 +201,7 @@ impl Envelope {
         out.put_bytes(0, 8); // the checksums, below
         out.put_slice(key.as_bytes());
         for tag in entry.tags() {
-            out.put_u16(tag.as_str().len() as u16); // at most 256, by `Tag::new`
+            out.put_u16(tag.as_str().len() as u16); // at most 257, by `Tag::written`
             out.put_slice(tag.as_str().as_bytes());
         }
         out.put_slice(&encoded.head);
@@ -405,7 +405,7 @@ fn tags(mut block: &[u8]) -> Result<Vec<Tag>, Damage> {
         let (tag, rest) =
             rest.split_at_checked(u16::from_be_bytes(*length) as usize).ok_or(Damage::Malformed)?;
         let tag = std::str::from_utf8(tag).map_err(|_| Damage::Malformed)?;
-        tags.push(Tag::new(tag).map_err(|_| Damage::Malformed)?);
+        tags.push(Tag::written(tag).map_err(|_| Damage::Malformed)?);
         if tags.len() > MAX_TAGS {
             return Err(Damage::Malformed);
         }

@@ -461,6 +461,9 @@ impl Prefix {
 ///
 /// One to 256 bytes of any text. A clone shares it.
 ///
+/// Each tag has a *lasting* twin. An invalidation reaches both; an expiry only the tag itself. So an entry that outlasts
+/// being expired, as a stale one, carries the twins of its tags, and it is fresh while the tags themselves say so too.
+///
 /// ```
 /// use larder_core::Tag;
 ///
@@ -476,12 +479,46 @@ impl Tag {
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`](ErrorKind::InvalidKey) when it is empty or longer than 256 bytes.
+    /// [`InvalidKey`](ErrorKind::InvalidKey) when it is empty, longer than 256 bytes, or begins with U+0001.
     pub fn new(tag: &str) -> Result<Self> {
         if tag.is_empty() || tag.len() > 256 {
             return Err(Error::new(ErrorKind::InvalidKey, "a tag has 1 to 256 bytes"));
         }
+        if tag.starts_with(LASTING) {
+            return Err(Error::new(ErrorKind::InvalidKey, "a tag does not begin with U+0001"));
+        }
         Ok(Tag(tag.into()))
+    }
+
+    /// The tag or the lasting twin that was written as that text: what a store reads back.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Tag::new).
+    pub fn written(text: &str) -> Result<Self> {
+        match text.strip_prefix(LASTING) {
+            Some(tag) => Ok(Tag::new(tag)?.lasting()),
+            None => Tag::new(text),
+        }
+    }
+
+    /// The lasting twin; its own, if it is one.
+    #[must_use]
+    pub fn lasting(&self) -> Tag {
+        if self.0.starts_with(LASTING) {
+            return self.clone();
+        }
+        Tag(format!("{LASTING}{}", self.0).into())
+    }
+
+    /// The tag of which this is the lasting twin; `None` when it is none.
+    pub fn expiring(&self) -> Option<Tag> {
+        self.0.strip_prefix(LASTING).map(|tag| Tag(tag.into()))
+    }
+
+    /// These tags and their lasting twins: what an invalidation is recorded for.
+    pub fn with_lasting(tags: &[Tag]) -> Vec<Tag> {
+        tags.iter().cloned().chain(tags.iter().map(Tag::lasting)).collect()
     }
 
     /// The tag as text.
@@ -489,6 +526,8 @@ impl Tag {
         &self.0
     }
 }
+
+const LASTING: char = '\u{1}';
 
 impl fmt::Debug for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -148,8 +148,11 @@ impl Inner {
         ttl: Option<Duration>,
     ) -> Result<()> {
         let times = Times::starting(self.clock.now(), ttl, entry.freshness());
-        let marks = self.numbers.marks(key, generation, entry.built_at(), entry.tags());
-        self.insert_settled(key, entry.with_times(times).with_marks(marks))
+        let (marks, fresh) = self.numbers.marks(key, generation, entry.built_at(), entry.tags());
+        let entry = entry.with_times(times).with_marks(marks);
+        // Hardly any has conditions on being fresh, and each change of an entry costs a little.
+        let entry = if fresh.is_empty() { entry } else { entry.with_fresh_marks(fresh) };
+        self.insert_settled(key, entry)
     }
 
     fn insert_settled(&self, key: &Key, entry: Entry) -> Result<()> {
@@ -241,7 +244,7 @@ impl Inner {
         match (entry, create) {
             (Some(entry), _) => {
                 let times = entry.times().copied();
-                let marks = self.numbers.marks(key, generation, Sequence::NONE, &[]);
+                let (marks, _) = self.numbers.marks(key, generation, Sequence::NONE, &[]);
                 let entry = Entry::integer(sum).with_marks(marks);
                 let entry = match times {
                     Some(times) => entry.with_times(times),

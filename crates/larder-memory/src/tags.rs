@@ -29,16 +29,17 @@ struct Table {
 }
 
 impl Numbers {
-    /// What an entry of that namespace and generation, built at that number with these tags, depends on.
+    /// What an entry of that namespace and generation, built at that number with these tags, depends on; and what its
+    /// being fresh depends on beside that.
     pub(crate) fn marks(
         &self,
         key: &Key,
         generation: i64,
         built_at: Sequence,
         tags: &[Tag],
-    ) -> Vec<Mark> {
+    ) -> (Vec<Mark>, Vec<Mark>) {
         let numbered = self.of(key.namespace());
-        let mut marks = Vec::with_capacity(1 + tags.len());
+        let (mut marks, mut fresh_marks) = (Vec::with_capacity(1 + tags.len()), Vec::new());
         marks.push(Mark::new(numbered.generation.clone(), generation));
         if !tags.is_empty()
             && let Ok(namespace) = Namespace::new(key.namespace())
@@ -47,9 +48,13 @@ impl Numbers {
             for tag in tags {
                 let cell = table.cell(&Key::tag(&namespace, tag), &numbered.sequence);
                 marks.push(Mark::new(cell, built_at.get()));
+                if let Some(tag) = tag.expiring() {
+                    let cell = table.cell(&Key::tag(&namespace, &tag), &numbered.sequence);
+                    fresh_marks.push(Mark::new(cell, built_at.get()));
+                }
             }
         }
-        marks
+        (marks, fresh_marks)
     }
 
     /// The sequence's number and the tags' last invalidations.

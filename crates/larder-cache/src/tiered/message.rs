@@ -76,7 +76,7 @@ impl Message {
                 let namespace = namespace(&mut bytes)?;
                 let mut tags = Vec::new();
                 while !bytes.is_empty() {
-                    tags.push(Tag::new(std::str::from_utf8(take(&mut bytes)?).ok()?).ok()?);
+                    tags.push(Tag::written(std::str::from_utf8(take(&mut bytes)?).ok()?).ok()?);
                 }
                 News::Tags { namespace, tags, number }
             }
@@ -111,7 +111,7 @@ mod tests {
 
     fn all() -> Vec<Message> {
         let shop = Namespace::new("shop").unwrap();
-        let tags = vec![Tag::new("a").unwrap(), Tag::new("ü b").unwrap()];
+        let tags = Tag::with_lasting(&[Tag::new("a").unwrap(), Tag::new("ü b").unwrap()]);
         let keys = vec![Key::new(&shop, ["x"]).unwrap(), Key::new(&shop, ["y", ""]).unwrap()];
         let number = Some(Sequence::start());
         [

@@ -145,8 +145,10 @@ impl Near {
             let generation = cleared.generation.load(Ordering::Acquire);
             marks.push(Mark::new(cleared.generation.clone(), generation));
         }
-        for tag in entry.tags() {
-            let record = Key::tag(&namespace, tag);
+        // What is near is fresh: once one of its tags has expired, the store is asked.
+        let expiring = entry.tags().iter().filter_map(Tag::expiring);
+        for tag in entry.tags().iter().cloned().chain(expiring) {
+            let record = Key::tag(&namespace, &tag);
             let last = self.stripe(&record).lock().tags.get(&record)?.clone();
             let known = Sequence::from_i64(last.load(Ordering::Acquire));
             if !entry.built_at().covers(known) {

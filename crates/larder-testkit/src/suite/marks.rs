@@ -70,6 +70,29 @@ pub async fn invalidating_raises_the_named<B: Backend>(h: &Harness<B>) {
     assert_eq!(marks(h, &tags).await.tags, [again, before.tags[1], next], "each has its own");
 }
 
+/// A tag's lasting twin is another tag, and an entry that carries it outlasts the tag's own invalidation: where the
+/// backend itself checks tags, as one that is not fresh.
+pub async fn lasting_tags_are_tags_of_their_own<B: Backend>(h: &Harness<B>) {
+    let longest = tag(&"t".repeat(256));
+    for plain in [tag("t"), longest] {
+        let (key, lasting) = (h.key("lasting"), plain.lasting());
+        let built_at = built(h, &key, std::slice::from_ref(&lasting)).await;
+        h.expect_body(&key, "built", "it is there").await;
+        let next = invalidate(h, std::slice::from_ref(&plain)).await;
+        let after = marks(h, &[plain.clone(), lasting.clone()]).await.tags;
+        assert_eq!(after[0], next, "the tag stands at it");
+        assert!(built_at.covers(Some(after[1])), "its twin does not");
+        let entry =
+            h.backend().get(&key, &[]).await.expect("get").entry.expect("it is still there");
+        assert_eq!(entry.tags(), [lasting.clone()], "it carries the twin");
+        let fresh = entry.is_fresh(h.clock().now());
+        assert!(!(entry.has_marks() && fresh), "who checks tags does not call it fresh");
+        invalidate(h, std::slice::from_ref(&lasting)).await;
+        let entry = h.backend().get(&key, &[]).await.expect("get").entry;
+        assert!(entry.is_none_or(|entry| !entry.has_marks()), "who checks tags does not have it");
+    }
+}
+
 /// A tag that nobody knew can be invalidated.
 pub async fn invalidating_the_unknown<B: Backend>(h: &Harness<B>) {
     let first = invalidate(h, &[tag("unknown")]).await;

@@ -123,6 +123,7 @@ table! {
     OneEpoch => "marks::lost_records_make_nothing_valid",
     MarksExpire => "marks::records_last_for_days",
     TagsIgnoreCase => "marks::many_tags_at_once",
+    TwinsAreOne => "marks::lasting_tags_are_tags_of_their_own",
     InvalidateIsTwoSteps => "marks::numbers_are_taken_once",
     AddMovesSequence => "marks::counters_are_not_sequences",
 

@@ -464,7 +464,10 @@ impl Store<'_> {
 
     fn tag_key(&self, namespace: &Namespace, tag: &Tag) -> Key {
         if self.is(D::TagsIgnoreCase) {
-            return Key::tag(namespace, &Tag::new(&tag.as_str().to_lowercase()).unwrap());
+            return Key::tag(namespace, &Tag::written(&tag.as_str().to_lowercase()).unwrap());
+        }
+        if self.is(D::TwinsAreOne) {
+            return Key::tag(namespace, &tag.expiring().unwrap_or_else(|| tag.clone()));
         }
         if self.is(D::MarksElsewhere) {
             return Key::new(namespace, ["elsewhere", tag.as_str()]).unwrap();
