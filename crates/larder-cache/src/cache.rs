@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_core::{
     Backend, Entry, Error, ErrorKind, Key, KeyBuf, KeyRef, Namespace, Outcome, Peek, Remaining,
@@ -319,7 +320,8 @@ impl Cache {
 
     // An entry for a value, and for how long it is kept.
     pub(crate) fn entry<T: Value>(&self, value: Arc<T>, options: &Options) -> Result<(Entry, Ttl)> {
-        to_kept_entry(value, self.0.codec, self.0.store.abilities(), options, options.ttl)
+        let abilities = self.0.store.abilities();
+        to_kept_entry(value, self.0.codec, abilities, options, options.ttl, Duration::ZERO)
     }
 
     async fn write<T: Value>(

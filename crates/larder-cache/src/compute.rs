@@ -14,7 +14,7 @@ use crate::fill::Fill;
 use crate::flight::{Joined, Landed, Passenger};
 use crate::nested;
 use crate::store::Lookup;
-use crate::value::from_entry;
+use crate::value::{cost_of, from_entry};
 use crate::{Codec, Computed, Failure, Options, Store, Value};
 
 /// One call of `get_or_compute`.
@@ -22,6 +22,8 @@ pub(crate) struct Computing<'a> {
     pub(crate) store: &'a Store,
     pub(crate) codec: Codec,
     pub(crate) options: Options,
+    /// Whether what is there is to be computed anew, however fresh. Chance has a part in it, so it is asked once.
+    pub(crate) due: bool,
 }
 
 /// What is stored for a key.
@@ -74,7 +76,8 @@ impl Computing<'_> {
         for _ in 0..ROUNDS {
             let seen = self.look::<T>(&key, &tags).await;
             if let Seen::Fresh(fresh) = &seen
-                && !self.refreshes(&fresh.entry)
+                && !self.due
+                && !self.refreshes::<T>(&fresh.entry)
             {
                 nested::note(self.store, fresh.entry.tags());
                 return Ok(fresh.value.clone());
@@ -195,8 +198,9 @@ impl Computing<'_> {
         }
     }
 
-    pub(crate) fn refreshes(&self, entry: &Entry) -> bool {
-        self.options.refreshes(entry.times(), self.store.clock().now())
+    pub(crate) fn refreshes<T: Value>(&self, entry: &Entry) -> bool {
+        let now = self.store.clock().now();
+        self.options.refreshes(entry.times(), now, || cost_of::<T>(entry))
     }
 
     // What is left of the caller's patience.

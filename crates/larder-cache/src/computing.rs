@@ -3,11 +3,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use larder_core::{Entry, Key, Moment, Peek};
+use larder_core::{Key, Peek};
 
 use crate::compute::Computing;
 use crate::nested;
-use crate::value::from_entry;
+use crate::value::{cost_of, from_entry};
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
 
 impl Cache {
@@ -122,17 +122,18 @@ impl Cache {
         let store = self.store();
         // The usual case: a hit in memory, for which no computing needs to be set up.
         let now = store.clock().now();
-        let usable = |entry: &Entry, now: Moment| {
-            entry.is_fresh(now) && !options.refreshes(entry.times(), now)
-        };
+        let mut due = false;
         if let Peek::Hit(entry) = store.peek_at(key.as_ref(), now)
-            && usable(&entry, now)
+            && entry.is_fresh(now)
             && let Some(value) = from_entry(&entry)
         {
-            nested::note(store, entry.tags());
-            return Ok(value);
+            due = options.refreshes(entry.times(), now, || cost_of::<T>(&entry));
+            if !due {
+                nested::note(store, entry.tags());
+                return Ok(value);
+            }
         }
         // Boxed, since a hit's future would else have room for all of it.
-        Box::pin(Computing { store, codec: self.codec(), options }.run(key, compute)).await
+        Box::pin(Computing { store, codec: self.codec(), options, due }.run(key, compute)).await
     }
 }

@@ -11,6 +11,8 @@ use larder_core::{
     When,
 };
 
+use tokio::time::Instant;
+
 use crate::compute::{Previous, nothing_to_keep, settled};
 use crate::flight::{Landed, Pilot};
 use crate::nested;
@@ -41,6 +43,14 @@ pub(crate) enum Permit {
     Outage,
 }
 
+/// What was so when a computation began.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) built_at: Sequence,
+    pub(crate) permit: Permit,
+    pub(crate) at: Instant,
+}
+
 impl<T: Value> Fill<T> {
     pub(crate) async fn run<E, F, Fut>(self, pilot: Pilot, compute: F)
     where
@@ -49,16 +59,16 @@ impl<T: Value> Fill<T> {
         Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
     {
         // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
-        let (built_at, permit) = match self.permit(&pilot).await {
-            Ok(permit) => permit,
+        let start = match self.start(&pilot).await {
+            Ok(start) => start,
             Err(landed) => return pilot.land(landed),
         };
         let previous = self.previous.as_ref().map(|previous| previous.value.clone());
         let computing = settled(self.options.deadline, compute, previous);
         let computing = nested::collect(&self.store, computing);
-        let held: Vec<_> = self.held(permit).into_iter().collect();
+        let held: Vec<_> = self.held(start.permit).into_iter().collect();
         let (computed, read) = self.store.holding(&held, HOLD, computing).await;
-        pilot.land(self.landing(computed, read, built_at, permit).await);
+        pilot.land(self.landing(computed, read, start).await);
     }
 
     /// The marker that is to be kept alive while it is computed.
@@ -74,20 +84,19 @@ impl<T: Value> Fill<T> {
         &self,
         computed: Result<Computed<T>, Failure>,
         read: Vec<Tag>,
-        built_at: Sequence,
-        permit: Permit,
+        start: Start,
     ) -> Landed {
         let computed = match computed {
             Ok(computed) => computed,
-            Err(failure) => return self.bridge(failure, permit).await,
+            Err(failure) => return self.bridge(failure, start.permit).await,
         };
         match self.all_tags(&computed, read) {
             Ok(tags) => {
-                let landed = self.store(computed, &tags, built_at, permit).await;
+                let landed = self.store(computed, &tags, start).await;
                 Landed { tags: tags.into(), ..landed }
             }
             Err(error) => {
-                self.give_up(permit).await;
+                self.give_up(start.permit).await;
                 Landed::new(Err(error.into()), true)
             }
         }
@@ -111,10 +120,11 @@ impl<T: Value> Fill<T> {
     }
 
     // The right to store; or a value that somebody else stored in the meantime.
-    pub(crate) async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), Landed> {
+    pub(crate) async fn start(&self, pilot: &Pilot) -> Result<Start, Landed> {
+        let start = |built_at, permit| Start { built_at, permit, at: Instant::now() };
         // Also where no tag is known: the computation may read what carries some.
         let Ok(marks) = self.store.marks(&self.options.watched(&self.tags)).await else {
-            return Ok((Sequence::NONE, Permit::Outage));
+            return Ok(start(Sequence::NONE, Permit::Outage));
         };
         let built_at = marks.sequence;
         let begun = self.store.begin_or_wait(&self.key, HOLD, self.options.wait).await;
@@ -138,7 +148,7 @@ impl<T: Value> Fill<T> {
             Ok(Begin::Busy | Begin::Pass) => Permit::Never,
             Err(_) => Permit::Outage,
         };
-        Ok((built_at, permit))
+        Ok(start(built_at, permit))
     }
 
     async fn usable(&self, entry: &Entry) -> Option<Arc<T>> {
@@ -157,13 +167,8 @@ impl<T: Value> Fill<T> {
         from_entry(entry)
     }
 
-    async fn store(
-        &self,
-        computed: Computed<T>,
-        tags: &[Tag],
-        built_at: Sequence,
-        permit: Permit,
-    ) -> Landed {
+    async fn store(&self, computed: Computed<T>, tags: &[Tag], start: Start) -> Landed {
+        let permit = start.permit;
         let kept = || self.previous.as_ref().map(|previous| previous.value.clone());
         let Some(value) = computed.value.clone().or_else(kept) else {
             return self.bridge(nothing_to_keep(), permit).await;
@@ -179,7 +184,7 @@ impl<T: Value> Fill<T> {
             Permit::Outage => return Landed::new(result, true),
         };
         let own_tags = tags.iter().any(|tag| !self.tags.contains(tag));
-        let (entry, ttl) = match self.entry(value, &computed, tags, built_at) {
+        let (entry, ttl) = match self.entry(value, &computed, tags, start) {
             Ok(ready) => ready,
             Err(error) => {
                 self.give_up(permit).await;
@@ -205,13 +210,14 @@ impl<T: Value> Fill<T> {
         value: Arc<T>,
         computed: &Computed<T>,
         tags: &[Tag],
-        built_at: Sequence,
+        start: Start,
     ) -> StoreResult<(Entry, Ttl)> {
         let abilities = self.store.abilities();
         let ttl = computed.ttl.unwrap_or(self.options.ttl);
+        let cost = start.at.elapsed();
         let ttl = self.options.jittered(ttl, abilities.default_ttl);
-        let (entry, ttl) = to_kept_entry(value, self.codec, abilities, &self.options, ttl)?;
-        Ok((entry.with_tags(self.options.carried(tags)).with_built_at(built_at), ttl))
+        let (entry, ttl) = to_kept_entry(value, self.codec, abilities, &self.options, ttl, cost)?;
+        Ok((entry.with_tags(self.options.carried(tags)).with_built_at(start.built_at), ttl))
     }
 
     // A computation failed. The stale value is good for another while, on every node, and no longer than it was.

@@ -61,7 +61,7 @@ impl Cache {
     // Nothing is made ahead where somebody would have to wait for it.
     pub(crate) fn computing_here(&self, options: Options) -> Computing<'_> {
         let options = Options { refresh_after: None, ..options };
-        Computing { store: self.store(), codec: self.codec(), options }
+        Computing { store: self.store(), codec: self.codec(), options, due: false }
     }
 }
 

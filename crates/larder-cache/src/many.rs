@@ -7,12 +7,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_core::{Entry, Key, Sequence, Tag};
+use larder_core::{Entry, Key, Tag};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::compute::{Computing, Otherwise, Previous, Seen, settled, unpack};
-use crate::fill::{Fill, HOLD, Permit};
+use crate::fill::{Fill, HOLD, Start};
 use crate::flight::{Joined, Passenger, Pilot};
 use crate::nested;
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
@@ -77,7 +77,7 @@ impl Cache {
                 wanted.push((name, key));
             }
         }
-        let computing = Computing { store: self.store(), codec: self.codec(), options };
+        let computing = Computing { store: self.store(), codec: self.codec(), options, due: false };
         // Boxed, since a future for hits alone had better be small.
         Box::pin(computing.many(wanted, Arc::new(compute))).await
     }
@@ -104,8 +104,7 @@ pub(crate) struct Order<K, T> {
 /// One that may be stored, as far as the store tells.
 pub(crate) struct Due<K, T> {
     pub(crate) order: Order<K, T>,
-    built_at: Sequence,
-    permit: Permit,
+    start: Start,
 }
 
 impl Computing<'_> {
@@ -166,7 +165,7 @@ impl Computing<'_> {
             if let Seen::Fresh(fresh) = &seen {
                 nested::note(self.store, fresh.entry.tags());
                 values.insert(name.clone(), fresh.value.clone());
-                if !self.refreshes(&fresh.entry) {
+                if !self.refreshes::<T>(&fresh.entry) {
                     continue;
                 }
                 missing = false;
@@ -241,7 +240,7 @@ where
     let due = permitted(orders).await;
     let Some(Due { order, .. }) = due.first() else { return };
     let (store, deadline) = (order.fill.store.clone(), order.fill.options.deadline);
-    let held: Vec<_> = due.iter().filter_map(|due| due.order.fill.held(due.permit)).collect();
+    let held: Vec<_> = due.iter().filter_map(|due| due.order.fill.held(due.start.permit)).collect();
     let missing: Vec<K> = due.iter().map(|due| due.order.name.clone()).collect();
     let computing = async move { compute(missing).await.map(Computed::new) };
     let computing = settled(deadline, |_| computing, None);
@@ -263,11 +262,11 @@ where
 
 /// Those that are still to be computed. As in a single fill: numbers and markers first, then the source.
 pub(crate) async fn permitted<K, T: Value>(orders: Vec<Order<K, T>>) -> Vec<Due<K, T>> {
-    let permits = join_all(orders.iter().map(|order| order.fill.permit(&order.pilot))).await;
+    let starts = join_all(orders.iter().map(|order| order.fill.start(&order.pilot))).await;
     let mut due = Vec::new();
-    for (order, permit) in orders.into_iter().zip(permits) {
-        match permit {
-            Ok((built_at, permit)) => due.push(Due { order, built_at, permit }),
+    for (order, start) in orders.into_iter().zip(starts) {
+        match start {
+            Ok(start) => due.push(Due { order, start }),
             Err(landed) => order.pilot.land(landed),
         }
     }
@@ -277,11 +276,11 @@ pub(crate) async fn permitted<K, T: Value>(orders: Vec<Order<K, T>>) -> Vec<Due<
 impl<K, T: Value> Due<K, T> {
     /// Stores it, and ends its flight. Without a value nothing comes of it.
     pub(crate) async fn land(self, computed: Option<Result<Computed<T>, Failure>>, read: Vec<Tag>) {
-        let Due { order: Order { fill, pilot, .. }, built_at, permit } = self;
+        let Due { order: Order { fill, pilot, .. }, start } = self;
         match computed {
-            Some(computed) => pilot.land(fill.landing(computed, read, built_at, permit).await),
+            Some(computed) => pilot.land(fill.landing(computed, read, start).await),
             // Dropping the pilot tells those who wait.
-            None => fill.give_up(permit).await,
+            None => fill.give_up(start.permit).await,
         }
     }
 }

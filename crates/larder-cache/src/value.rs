@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use bytes::Bytes;
 use larder_core::{Abilities, Encoded, Entry, Live, Payload, Result, Ttl};
 use serde::Serialize;
 use serde::de::value::{Error as PlainError, I64Deserializer};
@@ -21,11 +23,13 @@ struct Typed<T> {
     value: Arc<T>,
     codec: Codec,
     encoded_len: OnceLock<usize>,
+    cost: Duration,
 }
 
 impl<T: Serialize + Send + Sync + 'static> Live for Typed<T> {
     fn encode(&self) -> Result<Encoded> {
-        self.codec.encode(&*self.value)
+        let encoded = self.codec.encode(&*self.value)?;
+        Ok(Encoded { head: head(self.cost), ..encoded })
     }
 
     // What a value occupies cannot be asked; twice its encoded length is near for most.
@@ -38,16 +42,21 @@ impl<T: Serialize + Send + Sync + 'static> Live for Typed<T> {
 }
 
 /// An entry for a value. With `keep_live` the value itself is kept and not its bytes; that it can be encoded is checked
-/// all the same.
-fn to_entry<T: Value>(value: Arc<T>, codec: Codec, keep_live: bool) -> Result<Entry> {
+/// all the same. `cost` is how long it took to make it, zero if nobody will ask.
+fn to_entry<T: Value>(
+    value: Arc<T>,
+    codec: Codec,
+    keep_live: bool,
+    cost: Duration,
+) -> Result<Entry> {
     if let Some(integer) = as_integer(&*value) {
         return Ok(Entry::integer(integer));
     }
     if !keep_live {
-        return Ok(Entry::wire(codec.encode(&*value)?));
+        return Ok(Entry::wire(Encoded { head: head(cost), ..codec.encode(&*value)? }));
     }
     let encoded_len = OnceLock::from(codec.encoded_len(&*value)?);
-    Ok(Entry::live(Arc::new(Typed { value, codec, encoded_len })))
+    Ok(Entry::live(Arc::new(Typed { value, codec, encoded_len, cost })))
 }
 
 /// An entry for a value that these options keep, and for how long: its lifetime and what it is kept beyond that.
@@ -57,9 +66,11 @@ pub(crate) fn to_kept_entry<T: Value>(
     abilities: &Abilities,
     options: &Options,
     ttl: Ttl,
+    cost: Duration,
 ) -> Result<(Entry, Ttl)> {
     let (ttl, fresh) = options.kept(ttl, abilities.default_ttl);
-    let entry = to_entry(value, codec, abilities.local)?;
+    let cost = if options.early_refresh > 0.0 { cost } else { Duration::ZERO };
+    let entry = to_entry(value, codec, abilities.local, cost)?;
     Ok((fresh.into_iter().fold(entry, Entry::fresh_for), ttl))
 }
 
@@ -74,9 +85,26 @@ pub(crate) fn from_entry<T: Value>(entry: &Entry) -> Option<Arc<T>> {
     }
     let typed = entry.downcast_or(|encoded| {
         let value: Arc<T> = Arc::new(decode(encoded)?);
-        Some(Typed { value, codec: Codec::default(), encoded_len: encoded.body.len().into() })
+        let cost = cost(&encoded.head);
+        Some(Typed { value, codec: Codec::default(), encoded_len: encoded.body.len().into(), cost })
     })?;
     Some(typed.value.clone())
+}
+
+/// How long it took to make the value of an entry that was read as that type; zero where nobody noted it.
+pub(crate) fn cost_of<T: Value>(entry: &Entry) -> Duration {
+    entry.downcast::<Typed<T>>().map_or(Duration::ZERO, |typed| typed.cost)
+}
+
+// A value's head: four bytes of milliseconds, or nothing.
+fn head(cost: Duration) -> Bytes {
+    let millis = u32::try_from(cost.as_millis()).unwrap_or(u32::MAX);
+    if millis == 0 { Bytes::new() } else { Bytes::copy_from_slice(&millis.to_be_bytes()) }
+}
+
+fn cost(head: &Bytes) -> Duration {
+    let millis = head.as_ref().try_into().map_or(0, u32::from_be_bytes);
+    Duration::from_millis(millis.into())
 }
 
 // Integers stay plain, so that the server can add to them.
@@ -98,7 +126,8 @@ mod tests {
     use super::*;
 
     fn read_back<T: Value>(value: T, keep_live: bool) -> Arc<T> {
-        from_entry(&to_entry(Arc::new(value), Codec::default(), keep_live).unwrap()).unwrap()
+        from_entry(&to_entry(Arc::new(value), Codec::default(), keep_live, Duration::ZERO).unwrap())
+            .unwrap()
     }
 
     #[test]
@@ -111,21 +140,24 @@ mod tests {
 
     #[test]
     fn a_narrower_reader_refuses_what_does_not_fit() {
-        let entry = to_entry(Arc::new(300_i64), Codec::default(), true).unwrap();
+        let entry = to_entry(Arc::new(300_i64), Codec::default(), true, Duration::ZERO).unwrap();
         assert!(from_entry::<u8>(&entry).is_none());
         assert_eq!(from_entry::<u16>(&entry).as_deref(), Some(&300));
     }
 
     #[test]
     fn a_reader_of_another_type_decodes_for_itself() {
-        let entry = to_entry(Arc::new(("a".to_owned(), 1_u8)), Codec::default(), true).unwrap();
+        let entry =
+            to_entry(Arc::new(("a".to_owned(), 1_u8)), Codec::default(), true, Duration::ZERO)
+                .unwrap();
         assert_eq!(*from_entry::<(String, u64)>(&entry).unwrap(), ("a".to_owned(), 1));
         assert!(from_entry::<Vec<bool>>(&entry).is_none());
     }
 
     #[test]
     fn readers_of_wire_bytes_share_one_decoded_value() {
-        let entry = to_entry(Arc::new("text".to_owned()), Codec::default(), false).unwrap();
+        let entry =
+            to_entry(Arc::new("text".to_owned()), Codec::default(), false, Duration::ZERO).unwrap();
         let (first, second) = (from_entry::<String>(&entry), from_entry::<String>(&entry));
         assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
     }

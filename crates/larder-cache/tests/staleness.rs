@@ -401,3 +401,49 @@ async fn own_tags_are_obeyed_by_those_who_waited() {
         assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "2");
     }
 }
+
+// 40. How many of 400 values that took ten seconds to make are made anew by a hit so long before their end.
+async fn early(left: u64, beta: f64) -> Vec<usize> {
+    let mut counts = Vec::new();
+    for (cache, hands) in stores() {
+        let options = || minute().early_refresh(beta);
+        for key in 0..400_u64 {
+            let compute = || async {
+                tokio::time::sleep(seconds(10)).await;
+                Ok::<_, io::Error>("old".to_owned())
+            };
+            cache.get_or_compute(("k", key), options(), compute).await.unwrap();
+        }
+        hands.advance(seconds(60 - left));
+        let calls = Calls::default();
+        for key in 0..400_u64 {
+            let counted = calls.clone();
+            let compute = move || async move {
+                counted.add();
+                Ok::<_, io::Error>("new".to_owned())
+            };
+            let read = cache.get_or_compute(("k", key), options(), compute).await.unwrap();
+            assert_eq!(*read, "old", "a hit does not wait");
+        }
+        settle().await;
+        counts.push(calls.get());
+    }
+    counts
+}
+
+#[tokio::test(start_paused = true)]
+async fn c40_early_refreshes_grow_towards_the_end() {
+    // e^(-left / cost): 0.2 %, 13.5 % and 61 % of them, and six standard deviations.
+    for (left, expected) in [(60, 0..=10), (20, 13..=95), (5, 180..=305)] {
+        for count in early(left, 1.0).await {
+            assert!(expected.contains(&count), "{count} of 400 with {left} s left");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c40_zero_is_never_early_and_infinity_always() {
+    assert_eq!(early(1, 0.0).await, [0, 0]);
+    assert_eq!(early(60, f64::INFINITY).await, [400, 400]);
+    assert_eq!(early(1, f64::NAN).await, [0, 0]);
+}
