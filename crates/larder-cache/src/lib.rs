@@ -50,6 +50,7 @@ mod lock;
 mod many;
 mod nested;
 mod options;
+mod owned;
 pub mod recipes;
 mod signals;
 mod store;
@@ -57,6 +58,7 @@ mod store;
 mod tiered;
 mod value;
 mod versions;
+mod write_through;
 
 pub use builder::Builder;
 pub use cache::{Cache, Found};
@@ -76,3 +78,4 @@ pub use store::{Lookup, Store};
 #[cfg(feature = "memory")]
 pub use tiered::{Tiered, TieredBuilder};
 pub use value::Value;
+pub use write_through::{WriteThrough, WriteThroughBuilder};

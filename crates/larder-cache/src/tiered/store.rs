@@ -1,17 +1,17 @@
 //! The `Backend` implementation.
 
-use std::future::Future;
 use std::time::Duration;
 
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef,
-    Marks, Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision,
-    Sequence, Tag, Token, Ttl, When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Found, Key, KeyRef, Marks, Moment,
+    Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
+    Ttl, When,
 };
 
 use super::near::Stamp;
 use super::node::Node;
 use super::{Inner, Tiered};
+use crate::owned::owned;
 
 impl<B> Inner<B> {
     // After the store has done it, or may have.
@@ -33,19 +33,6 @@ impl<B> Inner<B> {
         let is_record = |key: &Key| key.as_ref().parts().next().flatten() == Some(b"t");
         let records = counters.iter().enumerate().filter(|(_, key)| is_record(key));
         records.map(|(at, key)| (at, key, self.near.stamp(key))).collect()
-    }
-}
-
-// In a task of its own: a write whose caller goes away is told to the others all the same.
-async fn owned<T: Send + 'static>(
-    write: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    match tokio::spawn(write).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the runtime is shutting down")),
-        },
     }
 }
 

@@ -221,7 +221,8 @@ async fn a_sequence_that_was_lost_makes_nothing_valid_again() {
     let fresh = Reference::new(fleet.memory.clock().clone());
     let other = Tiered::builder(Faulty::new(fresh)).with_bus(fleet.bus.clone()).unwrap();
     settle().await;
-    Cache::new(other).invalidate_tag("t").await.unwrap();
+    let other = Cache::new(other);
+    other.invalidate_tag("t").await.unwrap();
     settle().await;
     assert!(
         there.counted("a").await.1 > 0,
