@@ -230,7 +230,7 @@ fn renew(shared: &Shared, base: &Base) -> Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cookie::Brought;
+    use crate::cookie::Lines;
     use crate::id::Entropy;
     use crate::layer::SessionLayer;
     use crate::state::Change;
@@ -238,7 +238,7 @@ mod tests {
     use std::sync::atomic::{AtomicU8, Ordering};
 
     async fn begin(shared: &Shared, value: &'static str) -> Result<State> {
-        let mut state = State::new(Brought::default());
+        let mut state = State::new(Lines::new());
         state.load(shared).await?;
         state.change(shared, Change::Set("k".to_owned(), Some(value.into())))?;
         save(shared, &mut state).await?;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
 use larder_http_rules::cookies;
+use memchr::memmem::Finder;
+use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -160,7 +162,8 @@ impl SessionCookie {
         if self.partitioned {
             attributes.push_str("; Partitioned");
         }
-        Ok(Jar { name, attributes })
+        let finder = Finder::new(&name).into_owned();
+        Ok(Jar { name, attributes, finder })
     }
 }
 
@@ -193,7 +196,13 @@ fn is_domain(text: &str) -> bool {
 pub(crate) struct Jar {
     pub(crate) name: String,
     attributes: String,
+    // Finds the name.
+    finder: Finder<'static>,
 }
+
+/// Those `Cookie` lines of a request that may hold the cookie. Most requests never use their session, so nothing is
+/// read in them before the first use.
+pub(crate) type Lines = SmallVec<[HeaderValue; 1]>;
 
 /// What a request brought.
 #[derive(Default)]
@@ -201,16 +210,26 @@ pub(crate) struct Brought {
     /// A cookie of the name was there, whatever its value.
     pub(crate) any: bool,
     /// Well-formed ids, each once.
-    pub(crate) ids: Vec<Id>,
+    pub(crate) ids: SmallVec<[Id; 1]>,
     /// There was one that is no id, or there were too many.
     pub(crate) malformed: bool,
 }
 
 impl Jar {
-    pub(crate) fn read(&self, headers: &HeaderMap) -> Brought {
+    pub(crate) fn pick(&self, headers: &HeaderMap) -> Lines {
+        let mut lines = Lines::new();
+        for line in headers.get_all(COOKIE) {
+            if self.finder.find(line.as_bytes()).is_some() {
+                lines.push(line.clone());
+            }
+        }
+        lines
+    }
+
+    pub(crate) fn read(&self, lines: &[HeaderValue]) -> Brought {
         let mut brought = Brought::default();
-        let mut texts: Vec<&[u8]> = Vec::new();
-        for (name, value) in cookies::cookies(headers) {
+        let mut texts: SmallVec<[&[u8]; MAX_CANDIDATES]> = SmallVec::new();
+        for (name, value) in lines.iter().flat_map(cookies::of) {
             if name != self.name.as_bytes() {
                 continue;
             }
@@ -218,14 +237,13 @@ impl Jar {
             if texts.contains(&value) {
                 continue;
             }
+            if texts.len() == MAX_CANDIDATES {
+                return Brought { any: true, ids: SmallVec::new(), malformed: true };
+            }
             texts.push(value);
             match Id::parse(value) {
-                Some(id) if texts.len() <= MAX_CANDIDATES => brought.ids.push(id),
-                Some(_) => return Brought { any: true, ids: Vec::new(), malformed: true },
+                Some(id) => brought.ids.push(id),
                 None => brought.malformed = true,
-            }
-            if texts.len() > MAX_CANDIDATES {
-                return Brought { any: true, ids: Vec::new(), malformed: true };
             }
         }
         brought
@@ -260,7 +278,6 @@ impl Jar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::COOKIE;
 
     fn jar(cookie: &SessionCookie) -> Jar {
         cookie.check().unwrap()
@@ -417,7 +434,7 @@ mod tests {
             for line in lines {
                 headers.append(COOKIE, line.parse().unwrap());
             }
-            let brought = jar.read(&headers);
+            let brought = jar.read(&jar.pick(&headers));
             (brought.any, brought.ids.len(), brought.malformed)
         };
         let one = |n: usize| format!("__Host-id={n:064x}");

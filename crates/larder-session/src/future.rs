@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
-use http::header::{COOKIE, HeaderMap, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE, VARY};
 use larder_http_rules::{CacheControl, vary};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
@@ -58,7 +58,8 @@ where
             let config = &this.session.shared().config;
             let discards = response.status().is_server_error() && !config.save_on_server_errors;
             if !this.session.was_used() {
-                return Poll::Ready(output.map(|response| told(this.session, passed(response))));
+                // From now on every use is an error: nothing of the session can get into the response.
+                return Poll::Ready(output.map(passed));
             }
             if let Some(ended) = this.session.finish_at_once(discards) {
                 return Poll::Ready(output.map(|response| finished(this.session, response, ended)));
@@ -81,7 +82,7 @@ fn passed<B>(response: Response<B>) -> Response<ResponseBody<B>> {
 
 // The mark for a cache outside, which sees responses only.
 fn told<B>(session: &Session, mut response: Response<B>) -> Response<B> {
-    response.extensions_mut().insert(session.mark().clone());
+    response.extensions_mut().insert(session.mark());
     response
 }
 
@@ -118,6 +119,12 @@ fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: &Effect) {
         Effect::Set(id, lifetime) => Some(jar.set(id, *lifetime)),
         Effect::Remove => Some(jar.remove()),
     };
+    if cookie.is_none() && [CACHE_CONTROL, VARY].iter().all(|name| !headers.contains_key(name)) {
+        // The usual case: nothing to take apart, and nothing to put together.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        headers.insert(VARY, HeaderValue::from_static("cookie"));
+        return;
+    }
     let mut control = CacheControl::new().private();
     if let Some(cookie) = cookie {
         headers.append(SET_COOKIE, cookie);

@@ -54,11 +54,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let brought = self.shared.config.jar.read(request.headers());
-        // One mark for all session layers of a stack, or the outer one's would hide the inner one's.
-        let mark = request.extensions().get::<SessionMark>().cloned().unwrap_or_default();
-        let session = Session::new(self.shared.clone(), mark.clone(), brought);
-        request.extensions_mut().insert(mark);
+        let lines = self.shared.config.jar.pick(request.headers());
+        let outer = request.extensions().get::<SessionMark>().cloned();
+        let session = Session::new(self.shared.clone(), outer, lines);
+        request.extensions_mut().insert(session.mark());
         request.extensions_mut().insert(session.clone());
         ResponseFuture::new(self.inner.call(request), session)
     }

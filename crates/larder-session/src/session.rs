@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::commit;
-use crate::cookie::Brought;
+use crate::cookie::Lines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::Expiry;
 use crate::layer::Shared;
@@ -50,22 +50,29 @@ pub struct Session(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    // What caches in this stack look at; other session layers may share it.
-    mark: SessionMark,
+    // What caches in this stack look at if there is no outer one.
     used: AtomicBool,
+    // Of a session layer around this one: one mark for all of a stack, or the outer one's would hide the inner one's.
+    outer: Option<SessionMark>,
     // The head went out without saying that a session was used.
     unmarked: AtomicBool,
     state: Mutex<State>,
 }
 
+impl AsRef<AtomicBool> for Inner {
+    fn as_ref(&self) -> &AtomicBool {
+        &self.used
+    }
+}
+
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, mark: SessionMark, brought: Brought) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, outer: Option<SessionMark>, lines: Lines) -> Self {
         Session(Arc::new(Inner {
             shared,
-            mark,
             used: AtomicBool::new(false),
+            outer,
             unmarked: AtomicBool::new(false),
-            state: Mutex::new(State::new(brought)),
+            state: Mutex::new(State::new(lines)),
         }))
     }
 
@@ -371,7 +378,9 @@ impl Session {
 
     // Sequentially consistent on both sides: either the head tells of the use, or the user is told of the head.
     fn touch(&self) -> Result<()> {
-        self.0.mark.touch();
+        if let Some(outer) = &self.0.outer {
+            outer.touch();
+        }
         self.0.used.store(true, Ordering::SeqCst);
         if self.0.unmarked.load(Ordering::SeqCst) { Err(late()) } else { Ok(()) }
     }
@@ -393,8 +402,8 @@ impl Session {
         &self.0.shared
     }
 
-    pub(crate) fn mark(&self) -> &SessionMark {
-        &self.0.mark
+    pub(crate) fn mark(&self) -> SessionMark {
+        self.0.outer.clone().unwrap_or_else(|| SessionMark::part_of(self.0.clone()))
     }
 
     /// Ends the exchange, if there is nothing to save.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_core::{Entry, Key, Moment, Revision};
+use smallvec::SmallVec;
 
-use crate::cookie::Brought;
+use crate::cookie::{Brought, Lines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::expiry::Expiry;
@@ -56,7 +57,9 @@ pub(crate) enum Effect {
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) brought: Brought,
+    lines: Lines,
+    // `None` until somebody has to know.
+    brought: Option<Brought>,
     pub(crate) loaded: bool,
     /// Why it could not be read. Stays: an exchange has one answer to who its visitor is.
     pub(crate) failed: Option<Error>,
@@ -78,8 +81,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(brought: Brought) -> Self {
-        State { brought, ..State::default() }
+    pub(crate) fn new(lines: Lines) -> Self {
+        State { lines, ..State::default() }
+    }
+
+    fn brought(&mut self, shared: &Shared) -> &Brought {
+        self.brought.get_or_insert_with(|| shared.config.jar.read(&self.lines))
     }
 
     pub(crate) fn values(&self) -> &Values {
@@ -187,11 +194,12 @@ impl State {
 
     /// Destroys whatever session there is. What is put in afterwards begins another one.
     pub(crate) fn destroy(&mut self, shared: &Shared) -> Result<()> {
+        let any = self.brought(shared).any;
         match self.base.take() {
             Some(base) => self.kills.push((base.key, Some(base.revision))),
             // Also when they were read and are nothing: one may have been rotated, and lives on.
             None if self.kills.is_empty() => {
-                for id in &self.brought.ids {
+                for id in self.brought.iter().flat_map(|brought| &brought.ids) {
                     self.kills.push((shared.key(id)?, None));
                 }
             }
@@ -201,7 +209,7 @@ impl State {
         self.loaded = true;
         self.rotated_away = false;
         // A session that began in this very exchange leaves nothing behind; a cookie that was brought has to go.
-        self.effect = if self.brought.any { Effect::Remove } else { Effect::Keep };
+        self.effect = if any { Effect::Remove } else { Effect::Keep };
         Ok(())
     }
 
@@ -236,26 +244,27 @@ impl State {
 
     async fn find(&mut self, shared: &Shared) -> Result<()> {
         let hook = &shared.config.hook;
-        if self.brought.malformed {
+        let brought = self.brought(shared);
+        if brought.malformed {
             hook.tell(Event::Malformed);
         }
-        let mut alive = Vec::new();
-        for found in look(shared, &self.brought.ids).await? {
+        let (mut alive, mut several, mut rotated) = (None, false, false);
+        for found in look(shared, &brought.ids).await? {
             match found {
-                Found::Alive(base) => alive.push(base),
+                Found::Alive(base) => several |= alive.replace(base).is_some(),
                 Found::Rotated => {
-                    self.rotated_away = true;
+                    rotated = true;
                     hook.tell(Event::DeadId);
                 }
                 Found::Not(event) => hook.tell(event),
             }
         }
-        if alive.len() > 1 {
+        if several {
             hook.tell(Event::Ambiguous);
-            return Ok(());
+            alive = None;
         }
-        self.base = alive.pop();
-        self.rotated_away &= self.base.is_none();
+        self.rotated_away = rotated && alive.is_none();
+        self.base = alive;
         Ok(())
     }
 }
@@ -266,20 +275,25 @@ fn check_limits(values: &Values, max_bytes: usize) -> Result<()> {
 }
 
 /// Looks up all of these ids, in one round trip.
-async fn look(shared: &Shared, ids: &[Id]) -> Result<Vec<Found>> {
-    let config = &shared.config;
-    let keyed = ids.iter().map(|id| Ok((id, shared.key(id)?)));
-    let keyed = keyed.collect::<Result<Vec<_>>>()?;
-    let entries = match &keyed[..] {
-        [] => Vec::new(),
-        [(_, key)] => vec![config.store.get(key, &[]).await?.entry],
-        many => {
-            let keys: Vec<Key> = many.iter().map(|(_, key)| key.clone()).collect();
-            config.store.lookup_many(&keys).await?
+async fn look(shared: &Shared, ids: &[Id]) -> Result<SmallVec<[Found; 1]>> {
+    let store = &shared.config.store;
+    let mut found = SmallVec::new();
+    match ids {
+        [] => {}
+        [id] => {
+            let key = shared.key(id)?;
+            let entry = store.get(&key, &[]).await?.entry;
+            found.push(judge(shared, id.clone(), key, entry));
         }
-    };
-    let pairs = keyed.into_iter().zip(entries);
-    Ok(pairs.map(|((id, key), entry)| judge(shared, id.clone(), key, entry)).collect())
+        many => {
+            let keys = many.iter().map(|id| shared.key(id)).collect::<Result<Vec<_>>>()?;
+            let entries = store.lookup_many(&keys).await?;
+            for ((id, key), entry) in many.iter().zip(keys).zip(entries) {
+                found.push(judge(shared, id.clone(), key, entry));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Looks at a record again.
