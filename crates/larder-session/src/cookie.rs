@@ -8,7 +8,7 @@ use memchr::memmem::Finder;
 use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::Id;
+use crate::id::Ticket;
 
 /// Name and attributes of the session's cookie.
 ///
@@ -142,7 +142,7 @@ impl SessionCookie {
             () => "__Secure-",
         };
         let name = format!("{prefix}{}", self.name);
-        if name.len() + Id::LENGTH > MAX_PAIR {
+        if name.len() + Ticket::LONGEST > MAX_PAIR {
             return wrong("browsers ignore a cookie of more than 4096 bytes: shorten its name");
         }
         let mut attributes = format!("; Path={}", self.path);
@@ -171,7 +171,7 @@ impl SessionCookie {
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 // Name and value; browsers ignore longer ones.
-const MAX_PAIR: usize = 4096;
+pub(crate) const MAX_PAIR: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 // More cookies of the one name are nobody's honest browser.
 const MAX_CANDIDATES: usize = 4;
@@ -204,13 +204,16 @@ pub(crate) struct Jar {
 /// read in them before the first use.
 pub(crate) type Lines = SmallVec<[HeaderValue; 1]>;
 
+/// The values of the cookies of the name.
+pub(crate) type Values<'a> = SmallVec<[&'a [u8]; MAX_CANDIDATES]>;
+
 /// What a request brought.
 #[derive(Default)]
 pub(crate) struct Brought {
     /// A cookie of the name was there, whatever its value.
     pub(crate) any: bool,
-    /// Well-formed ids, each once.
-    pub(crate) ids: SmallVec<[Id; 1]>,
+    /// Well-formed ids, each once. None of sessions that live in their cookie.
+    pub(crate) tickets: SmallVec<[Ticket; 1]>,
     /// There was one that is no id, or there were too many.
     pub(crate) malformed: bool,
 }
@@ -226,32 +229,34 @@ impl Jar {
         lines
     }
 
-    pub(crate) fn read(&self, lines: &[HeaderValue]) -> Brought {
-        let mut brought = Brought::default();
-        let mut texts: SmallVec<[&[u8]; MAX_CANDIDATES]> = SmallVec::new();
+    /// The cookie's values, each once; `None` when there are too many.
+    pub(crate) fn values<'a>(&self, lines: &'a [HeaderValue]) -> Option<Values<'a>> {
+        let mut values = Values::new();
         for (name, value) in lines.iter().flat_map(cookies::of) {
-            if name != self.name.as_bytes() {
+            if name != self.name.as_bytes() || values.contains(&value) {
                 continue;
             }
-            brought.any = true;
-            if texts.contains(&value) {
-                continue;
+            if values.len() == MAX_CANDIDATES {
+                return None;
             }
-            if texts.len() == MAX_CANDIDATES {
-                return Brought { any: true, ids: SmallVec::new(), malformed: true };
-            }
-            texts.push(value);
-            match Id::parse(value) {
-                Some(id) => brought.ids.push(id),
-                None => brought.malformed = true,
-            }
+            values.push(value);
         }
-        brought
+        Some(values)
+    }
+
+    pub(crate) fn read(&self, lines: &[HeaderValue]) -> Brought {
+        let Some(values) = self.values(lines) else {
+            return Brought { any: true, malformed: true, ..Brought::default() };
+        };
+        let tickets: SmallVec<[Ticket; 1]> =
+            values.iter().filter_map(|value| Ticket::parse(value)).collect();
+        let malformed = tickets.len() < values.len();
+        Brought { any: !values.is_empty(), tickets, malformed }
     }
 
     /// `None` for the lifetime: until the browser closes.
-    pub(crate) fn set(&self, id: &Id, lifetime: Option<Duration>) -> HeaderValue {
-        let mut text = format!("{}={}", self.name, id.to_text());
+    pub(crate) fn set(&self, value: &str, lifetime: Option<Duration>) -> HeaderValue {
+        let mut text = format!("{}={value}", self.name);
         if let Some(lifetime) = lifetime {
             let lifetime = lifetime.min(MAX_AGE);
             // A started second is a whole one: zero would remove it.
@@ -283,8 +288,8 @@ mod tests {
         cookie.check().unwrap()
     }
 
-    fn id() -> Id {
-        Id::parse(&[b'7'; 64]).unwrap()
+    fn id() -> String {
+        "7".repeat(64)
     }
 
     /// What rfc6265bis makes of a `Set-Cookie` line from an HTTPS page.
@@ -408,7 +413,7 @@ mod tests {
     #[test]
     fn s17_sizes_and_lifetimes_stay_within_what_browsers_take() {
         for (length, fits) in [(4095, true), (4096, true), (4097, false)] {
-            let name = "n".repeat(length - Id::LENGTH - "__Host-".len());
+            let name = "n".repeat(length - Ticket::LONGEST - "__Host-".len());
             assert_eq!(SessionCookie::new(&name).check().is_ok(), fits, "{length}");
         }
         let path =
@@ -435,7 +440,7 @@ mod tests {
                 headers.append(COOKIE, line.parse().unwrap());
             }
             let brought = jar.read(&jar.pick(&headers));
-            (brought.any, brought.ids.len(), brought.malformed)
+            (brought.any, brought.tickets.len(), brought.malformed)
         };
         let one = |n: usize| format!("__Host-id={n:064x}");
         assert_eq!(read(&[]), (false, 0, false));

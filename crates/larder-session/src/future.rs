@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::body::ResponseBody;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Shared;
 use crate::session::{Session, joined};
 use crate::state::Effect;
@@ -25,8 +25,9 @@ pin_project! {
     where
         F: Future,
     {
+        // None if the handler is not to be called.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         session: Session,
         // The handler's answer, while the session is being saved.
         saving: Option<Saving<F::Output>>,
@@ -40,7 +41,12 @@ struct Saving<T> {
 
 impl<F: Future> ResponseFuture<F> {
     pub(crate) fn new(inner: F, session: Session) -> Self {
-        ResponseFuture { inner, session, saving: None }
+        ResponseFuture { inner: Some(inner), session, saving: None }
+    }
+
+    /// Of a request that another site's page sent.
+    pub(crate) fn refused(session: Session) -> Self {
+        ResponseFuture { inner: None, session, saving: None }
     }
 }
 
@@ -53,7 +59,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.saving.is_none() {
-            let output = ready!(this.inner.poll(cx));
+            let Some(inner) = this.inner.as_pin_mut() else {
+                return Poll::Ready(Ok(refusal(Error::new(ErrorKind::CrossSite))));
+            };
+            let output = ready!(inner.poll(cx));
             let Ok(response) = &output else { return Poll::Ready(output.map(passed)) };
             let config = &this.session.shared().config;
             let discards = response.status().is_server_error() && !config.save_on_server_errors;
@@ -116,7 +125,7 @@ fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: &Effect) {
     let jar = &shared.config.jar;
     let cookie = match effect {
         Effect::Keep => None,
-        Effect::Set(id, lifetime) => Some(jar.set(id, *lifetime)),
+        Effect::Set(value, lifetime) => Some(jar.set(value, *lifetime)),
         Effect::Remove => Some(jar.remove()),
     };
     if cookie.is_none() && [CACHE_CONTROL, VARY].iter().all(|name| !headers.contains_key(name)) {
@@ -131,7 +140,7 @@ fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: &Effect) {
         // Whoever keeps this response keeps somebody's key.
         control = control.no_store();
     }
-    control.apply(headers, shared.config.store.clock().wall());
+    control.apply(headers, shared.config.clock.wall());
     vary::append(headers, &[COOKIE]);
 }
 

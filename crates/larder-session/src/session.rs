@@ -18,6 +18,7 @@ use crate::expiry::Expiry;
 use crate::layer::Shared;
 use crate::record::Values;
 use crate::state::{Change, Effect, State, Update};
+use crate::users::Users;
 use crate::value;
 
 /// The session of the visitor who sent this request.
@@ -162,7 +163,8 @@ impl Session {
     }
 
     /// Signs a visitor in: [rotates](Session::rotate) the id, and puts in who they are. What they did before stays in
-    /// the session, a cart for instance; [`clear`](Session::clear) it where it should not.
+    /// the session, a cart for instance; [`clear`](Session::clear) it where it should not. See
+    /// [`sign_in_as`](Session::sign_in_as) for sessions that can be listed and ended by user.
     ///
     /// # Errors
     ///
@@ -253,6 +255,26 @@ impl Session {
         self.change(Change::Update(update)).await
     }
 
+    /// Keeps those items of a list that `keep` says. Runs again on what another request stored meanwhile.
+    pub(crate) async fn retain<T, F>(&self, key: &str, keep: F) -> Result<()>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(&T) -> bool + Send + 'static,
+    {
+        let name = key.to_owned();
+        let update: Update = Box::new(move |values| {
+            let Some(bytes) = values.get(&name) else { return Ok(()) };
+            let mut items: Vec<T> = value::decode(bytes)?;
+            items.retain(&keep);
+            match items.is_empty() {
+                true => values.remove(&name),
+                false => values.insert(name.clone(), value::encode(&items)?),
+            };
+            Ok(())
+        });
+        self.change(Change::Update(update)).await
+    }
+
     /// Takes all values out. The session and its id stay.
     ///
     /// # Errors
@@ -292,6 +314,10 @@ impl Session {
         let shared = &self.0.shared;
         let mut state = self.0.state.lock().await;
         unsealed(&state)?;
+        if shared.config.seal.is_some() && shared.config.store.is_some() {
+            // Whose list it has to leave, it says itself.
+            state.load(shared).await?;
+        }
         state.destroy(shared)
     }
 
@@ -352,14 +378,14 @@ impl Session {
         self.write().await?.change(&self.0.shared, change)
     }
 
-    async fn read(&self) -> Result<MutexGuard<'_, State>> {
+    pub(crate) async fn read(&self) -> Result<MutexGuard<'_, State>> {
         self.touch()?;
         let mut state = self.0.state.lock().await;
         state.load(&self.0.shared).await?;
         Ok(state)
     }
 
-    async fn write(&self) -> Result<MutexGuard<'_, State>> {
+    pub(crate) async fn write(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.open().await?;
         if state.rotated_away {
             return Err(Error::new(ErrorKind::Gone));
@@ -367,7 +393,7 @@ impl Session {
         Ok(state)
     }
 
-    async fn open(&self) -> Result<MutexGuard<'_, State>> {
+    pub(crate) async fn open(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.read().await?;
         unsealed(&state)?;
         match &state.failed {
@@ -396,6 +422,10 @@ impl Session {
             self.0.unmarked.store(false, Ordering::SeqCst);
         }
         used
+    }
+
+    pub(crate) fn users(&self) -> Users {
+        Users(self.0.shared.clone())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

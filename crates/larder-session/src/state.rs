@@ -11,9 +11,11 @@ use crate::cookie::{Brought, Lines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::expiry::Expiry;
-use crate::id::Id;
+use crate::id::{Id, Slot, Ticket, list_key, name};
 use crate::layer::Shared;
 use crate::record::{Alive, EMPTY, MAX_KEY, MAX_KEYS, Record, Values, size};
+use crate::seal::{Opened, Seal, millis};
+use crate::users;
 
 /// A session as it is stored.
 #[derive(Clone)]
@@ -24,6 +26,15 @@ pub(crate) struct Base {
     pub(crate) revision: Revision,
     /// When it was last kept alive.
     pub(crate) written: Option<Moment>,
+}
+
+/// A user, and what their device is called.
+pub(crate) type SignIn = (Arc<str>, String);
+
+/// A record that is to be destroyed, and its revision where that is known.
+pub(crate) struct Kill {
+    pub(crate) key: Key,
+    pub(crate) known: Option<(Revision, Option<Arc<str>>)>,
 }
 
 /// What a record turned out to be.
@@ -50,8 +61,8 @@ pub(crate) type Update = Box<dyn FnMut(&mut Values) -> Result<()> + Send>;
 pub(crate) enum Effect {
     #[default]
     Keep,
-    /// It is set, for so long; `None` for until the browser closes.
-    Set(Id, Option<Duration>),
+    /// It is set to that, for so long; `None` for until the browser closes.
+    Set(String, Option<Duration>),
     Remove,
 }
 
@@ -71,8 +82,14 @@ pub(crate) struct State {
     changes: Vec<Change>,
     pub(crate) expiry: Option<Option<Expiry>>,
     pub(crate) rotate: bool,
-    /// Records that are to be destroyed, and their revisions where they are known.
-    pub(crate) kills: Vec<(Key, Option<Revision>)>,
+    /// Who has signed in.
+    pub(crate) signs_in: Option<SignIn>,
+    /// The id that the session will have, where somebody had to know it before it is saved.
+    pub(crate) next: Option<Id>,
+    /// It was sealed with an older key, or one that ends.
+    pub(crate) reseal: bool,
+    /// What is to be destroyed.
+    pub(crate) kills: Vec<Kill>,
     pub(crate) effect: Effect,
     /// A record was written in this exchange.
     pub(crate) saved: bool,
@@ -86,7 +103,27 @@ impl State {
     }
 
     fn brought(&mut self, shared: &Shared) -> &Brought {
-        self.brought.get_or_insert_with(|| shared.config.jar.read(&self.lines))
+        let config = &shared.config;
+        self.brought.get_or_insert_with(|| match &config.seal {
+            None => config.jar.read(&self.lines),
+            Some(_) => match config.jar.values(&self.lines) {
+                Some(values) => Brought { any: !values.is_empty(), ..Brought::default() },
+                None => Brought { any: true, malformed: true, ..Brought::default() },
+            },
+        })
+    }
+
+    /// The id under which the session will be known when this exchange has ended.
+    pub(crate) fn lasting_id(&mut self, shared: &Shared) -> Result<Id> {
+        match (&self.base, &self.next) {
+            (Some(base), _) if !self.rotate => Ok(base.id.clone()),
+            (_, Some(id)) => Ok(id.clone()),
+            _ => {
+                let id = shared.config.entropy.id()?;
+                self.next = Some(id.clone());
+                Ok(id)
+            }
+        }
     }
 
     pub(crate) fn values(&self) -> &Values {
@@ -122,11 +159,12 @@ impl State {
             Some(base) => {
                 let alive = &base.alive;
                 self.rotate
+                    || self.signs_in.is_some()
                     || self.view.as_ref().is_some_and(|view| *view != alive.values)
                     || self.expiry.is_some_and(|expiry| expiry != alive.expiry)
             }
             // What holds nothing needs no record.
-            None => !self.values().is_empty(),
+            None => !self.values().is_empty() || self.signs_in.is_some() || self.next.is_some(),
         }
     }
 
@@ -179,6 +217,8 @@ impl State {
         self.view = None;
         self.changes.clear();
         self.expiry = None;
+        self.signs_in = None;
+        self.next = None;
         self.rotate = false;
     }
 
@@ -196,11 +236,14 @@ impl State {
     pub(crate) fn destroy(&mut self, shared: &Shared) -> Result<()> {
         let any = self.brought(shared).any;
         match self.base.take() {
-            Some(base) => self.kills.push((base.key, Some(base.revision))),
+            Some(base) => {
+                let known = Some((base.revision, base.alive.user.clone()));
+                self.kills.push(Kill { key: base.key, known });
+            }
             // Also when they were read and are nothing: one may have been rotated, and lives on.
             None if self.kills.is_empty() => {
-                for id in self.brought.iter().flat_map(|brought| &brought.ids) {
-                    self.kills.push((shared.key(id)?, None));
+                for ticket in self.brought.iter().flat_map(|brought| &brought.tickets) {
+                    self.kills.push(Kill { key: shared.key(&ticket.id)?, known: None });
                 }
             }
             None => {}
@@ -249,7 +292,14 @@ impl State {
             hook.tell(Event::Malformed);
         }
         let (mut alive, mut several, mut rotated) = (None, false, false);
-        for found in look(shared, &brought.ids).await? {
+        let found = match &shared.config.seal {
+            None => look(shared, &brought.tickets).await?,
+            Some(seal) => {
+                let values = shared.config.jar.values(&self.lines).unwrap_or_default();
+                open(shared, seal, &values, &mut self.reseal).await?
+            }
+        };
+        for found in found {
             match found {
                 Found::Alive(base) => several |= alive.replace(base).is_some(),
                 Found::Rotated => {
@@ -274,69 +324,137 @@ fn check_limits(values: &Values, max_bytes: usize) -> Result<()> {
     if keys && size(values) <= max_bytes { Ok(()) } else { Err(Error::new(ErrorKind::TooLarge)) }
 }
 
-/// Looks up all of these ids, in one round trip.
-async fn look(shared: &Shared, ids: &[Id]) -> Result<SmallVec<[Found; 1]>> {
-    let store = &shared.config.store;
+/// Looks up all of these sessions, in one round trip.
+async fn look(shared: &Shared, tickets: &[Ticket]) -> Result<SmallVec<[Found; 1]>> {
+    let store = shared.config.store()?;
     let mut found = SmallVec::new();
-    match ids {
-        [] => {}
-        [id] => {
-            let key = shared.key(id)?;
-            let entry = store.get(&key, &[]).await?.entry;
-            found.push(judge(shared, id.clone(), key, entry));
+    if let [Ticket { id, slot: None }] = tickets {
+        let key = shared.key(id)?;
+        let entry = store.get(&key, &[]).await?.entry;
+        found.push(judge(shared, id.clone(), key, entry, None).await?);
+        return Ok(found);
+    }
+    let mut keys = Vec::with_capacity(2 * tickets.len());
+    for Ticket { id, slot } in tickets {
+        keys.push(shared.key(id)?);
+        if let Some(slot) = slot {
+            keys.push(shared.user_key(*slot)?);
         }
-        many => {
-            let keys = many.iter().map(|id| shared.key(id)).collect::<Result<Vec<_>>>()?;
-            let entries = store.lookup_many(&keys).await?;
-            for ((id, key), entry) in many.iter().zip(keys).zip(entries) {
-                found.push(judge(shared, id.clone(), key, entry));
-            }
-        }
+    }
+    let entries = store.lookup_many(&keys).await?;
+    let mut read = keys.into_iter().zip(entries);
+    for Ticket { id, slot } in tickets {
+        let Some((key, entry)) = read.next() else { break };
+        let list = slot.and_then(|slot| read.next().map(|(_, list)| (slot, list)));
+        found.push(judge(shared, id.clone(), key, entry, list).await?);
     }
     Ok(found)
 }
 
 /// Looks at a record again.
 pub(crate) async fn look_again(shared: &Shared, base: &Base) -> Result<Found> {
-    let entry = shared.config.store.get(&base.key, &[]).await?.entry;
-    Ok(judge(shared, base.id.clone(), base.key.clone(), entry))
+    let entry = shared.config.store()?.get(&base.key, &[]).await?.entry;
+    judge(shared, base.id.clone(), base.key.clone(), entry, None).await
 }
 
+type List = (Slot, Option<Entry>);
+
 // The ends are checked here, whatever the store does with its lifetimes.
-fn judge(shared: &Shared, id: Id, key: Key, entry: Option<Entry>) -> Found {
-    let Some(entry) = entry else { return Found::Not(Event::UnknownId) };
+async fn judge(
+    shared: &Shared,
+    id: Id,
+    key: Key,
+    entry: Option<Entry>,
+    list: Option<List>,
+) -> Result<Found> {
+    let Some(entry) = entry else { return Ok(Found::Not(Event::UnknownId)) };
     let Some(record) = entry.downcast_or(Record::decode) else {
-        return Found::Not(Event::Undecodable);
+        return Ok(Found::Not(Event::Undecodable));
     };
     let alive = match &*record {
         Record::Alive(alive) => alive.clone(),
-        Record::Destroyed => return Found::Not(Event::DeadId),
-        Record::Rotated(_) => return Found::Rotated,
+        Record::Destroyed => return Ok(Found::Not(Event::DeadId)),
+        Record::Rotated(_) => return Ok(Found::Rotated),
     };
-    let expiry = alive.expiry.unwrap_or(shared.config.expiry);
-    let clock = shared.config.store.clock();
     let written = entry.times().map(|times| times.written);
-    let idle = written.map_or(Duration::ZERO, |written| clock.now().since(written));
-    let over = expiry.idle.is_some_and(|most| idle >= most)
-        || expiry.absolute.is_some_and(|most| shared.age(alive.began) >= most);
-    if over {
-        return Found::Not(Event::Expired);
+    let idle = written.map_or(Duration::ZERO, |written| shared.config.clock.now().since(written));
+    if shared.is_over(&alive, idle) {
+        return Ok(Found::Not(Event::Expired));
     }
-    let revision = entry.revision();
-    Found::Alive(Base { id, key, alive, revision, written })
+    let base = Base { id, key, alive, revision: entry.revision(), written };
+    listed(shared, base, list).await
+}
+
+// A session of a user is one while it is in their list. `list` is what was read already.
+async fn listed(shared: &Shared, base: Base, list: Option<List>) -> Result<Found> {
+    let (Some(user), Some(store)) = (&base.alive.user, &shared.config.store) else {
+        return Ok(Found::Alive(base));
+    };
+    let slot = shared.config.names.slot(user);
+    let list = match list {
+        Some((read, list)) if read == slot => list,
+        // The cookie did not say so, or lied.
+        _ => store.get(&shared.user_key(slot)?, &[]).await?.entry,
+    };
+    Ok(match users::lists(list.as_ref(), &name(&base.key)) {
+        true => Found::Alive(base),
+        false => Found::Not(Event::Revoked),
+    })
+}
+
+/// Opens the sessions that these values are.
+async fn open(
+    shared: &Shared,
+    seal: &Seal,
+    values: &[&[u8]],
+    reseal: &mut bool,
+) -> Result<SmallVec<[Found; 1]>> {
+    let mut all = SmallVec::new();
+    for value in values {
+        let opened = match seal.open(value, shared.config.clock.wall()) {
+            Ok(opened) => opened,
+            Err(event) => {
+                all.push(Found::Not(event));
+                continue;
+            }
+        };
+        let Opened { id, alive, kept, old } = opened;
+        let idle = shared.age(kept);
+        if shared.is_over(&alive, idle) {
+            all.push(Found::Not(Event::Expired));
+            continue;
+        }
+        let millis = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
+        let written = Some(shared.config.clock.now().shifted_millis(-millis));
+        let base = Base { key: shared.key(&id)?, id, alive, revision: Revision::NONE, written };
+        let found = listed(shared, base, None).await?;
+        *reseal |= old && matches!(found, Found::Alive(_));
+        all.push(found);
+    }
+    Ok(all)
 }
 
 impl Shared {
     /// Where the session of that id is kept.
     pub(crate) fn key(&self, id: &Id) -> Result<Key> {
-        self.config.names.key(self.config.store.namespace(), id)
+        self.config.names.key(&self.config.namespace, id)
+    }
+
+    /// Where the list of a user's sessions is kept.
+    pub(crate) fn user_key(&self, slot: Slot) -> Result<Key> {
+        list_key(&self.config.namespace, slot)
+    }
+
+    /// Whether a session that was last kept alive so long ago has ended.
+    pub(crate) fn is_over(&self, alive: &Alive, idle: Duration) -> bool {
+        let expiry = alive.expiry.unwrap_or(self.config.expiry);
+        expiry.idle.is_some_and(|most| idle >= most)
+            || expiry.absolute.is_some_and(|most| self.age(alive.began) >= most)
     }
 
     /// Milliseconds of Unix time.
     pub(crate) fn wall_millis(&self) -> i64 {
-        let wall = self.config.store.clock().wall();
-        let since = wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        millis(self.config.clock.wall())
     }
 
     /// How long ago a session began. Zero if that is to come.
