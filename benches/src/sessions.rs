@@ -78,6 +78,12 @@ pub fn larder_read(size: usize) -> Run {
     larder(size, Use::Read)
 }
 
+/// The same, and another number is put in.
+#[must_use]
+pub fn larder_written(size: usize) -> Run {
+    larder(size, Use::Write)
+}
+
 /// The same, and a number is put in that is there already.
 #[must_use]
 pub fn larder_written_the_same(size: usize) -> Run {

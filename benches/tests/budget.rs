@@ -112,7 +112,7 @@ fn session(what: &str, make: fn(usize) -> Run, budget: u64) {
     let [small, large] = SIZES.map(|size| own(make, sessions::harness, size));
     assert_eq!(small, large, "{what} costs more for a larger session: it copies a value");
     // The harness boxes its whole future, which has a session's in it.
-    within(what, small, Cost { count: budget, bytes: 4096 });
+    within(what, small, Cost { count: budget, bytes: 16 << 10 });
 }
 
 #[test]
@@ -123,6 +123,16 @@ fn a_request_that_leaves_its_session_alone_allocates_the_handle_and_two_extensio
 #[test]
 fn a_request_that_reads_its_session_allocates_little_more() {
     session("a request that reads its session", sessions::larder_read, 13);
+}
+
+#[test]
+fn a_session_that_is_written_is_read_and_saved_once() {
+    session("a request that writes its session", sessions::larder_written, 34);
+}
+
+#[test]
+fn a_session_that_is_written_the_same_is_compared_and_not_saved() {
+    session("a write of what is there already", sessions::larder_written_the_same, 20);
 }
 
 #[test]

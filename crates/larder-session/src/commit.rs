@@ -74,7 +74,7 @@ fn changed(shared: &Shared, state: &State, old: Option<&Alive>) -> Arc<Alive> {
         began: old.map_or_else(|| shared.wall_millis(), |old| old.began),
         expiry: state.expiry.unwrap_or_else(|| old.and_then(|old| old.expiry)),
         user: user.or_else(|| old.and_then(|old| old.user.clone())),
-        values: state.values().clone(),
+        values: state.shared_values(),
     })
 }
 

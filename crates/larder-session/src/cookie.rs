@@ -1,5 +1,6 @@
 //! The cookie: its attributes, reading it, setting it, removing it.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
@@ -256,12 +257,16 @@ impl Jar {
 
     /// `None` for the lifetime: until the browser closes.
     pub(crate) fn set(&self, value: &str, lifetime: Option<Duration>) -> HeaderValue {
-        let mut text = format!("{}={value}", self.name);
+        let room =
+            self.name.len() + value.len() + self.attributes.len() + "=; Max-Age=34560000".len();
+        let mut text = String::with_capacity(room);
+        text.extend([&self.name, "=", value]);
         if let Some(lifetime) = lifetime {
             let lifetime = lifetime.min(MAX_AGE);
             // A started second is a whole one: zero would remove it.
             let seconds = lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0);
-            text.push_str(&format!("; Max-Age={seconds}"));
+            // Writing to a string does not fail.
+            let _ = write!(text, "; Max-Age={seconds}");
         }
         self.value(text)
     }
@@ -274,7 +279,7 @@ impl Jar {
         text.push_str(&self.attributes);
         // Every part was checked to be visible ASCII.
         let mut value =
-            HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
         value
     }

@@ -128,17 +128,19 @@ fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: &Effect) {
         Effect::Set(value, lifetime) => Some(jar.set(value, *lifetime)),
         Effect::Remove => Some(jar.remove()),
     };
-    if cookie.is_none() && [CACHE_CONTROL, VARY].iter().all(|name| !headers.contains_key(name)) {
-        // The usual case: nothing to take apart, and nothing to put together.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
-        headers.insert(VARY, HeaderValue::from_static("cookie"));
-        return;
-    }
     let mut control = CacheControl::new().private();
+    let mut usual = "private";
     if let Some(cookie) = cookie {
         headers.append(SET_COOKIE, cookie);
         // Whoever keeps this response keeps somebody's key.
         control = control.no_store();
+        usual = "no-store, private";
+    }
+    if [CACHE_CONTROL, VARY].iter().all(|name| !headers.contains_key(name)) {
+        // Nothing to take apart, and nothing to put together.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(usual));
+        headers.insert(VARY, HeaderValue::from_static("cookie"));
+        return;
     }
     control.apply(headers, shared.config.clock.wall());
     vary::append(headers, &[COOKIE]);

@@ -199,6 +199,8 @@ impl SessionLayer {
     /// another origin: 403, and the handler is not called. Browsers say where a request comes from in `Sec-Fetch-Site`,
     /// older ones in `Origin`; what says neither is no browser and passes.
     ///
+    /// Behind a proxy that changes `Host`, name the site's own origin with [`trust_origin`](SessionLayer::trust_origin).
+    ///
     /// With it, forms of the site's own need no [token](crate::Session::csrf_token) in any browser of the last years.
     pub fn same_origin_only(self) -> Self {
         self.with(|config| config.origins.checked = true)

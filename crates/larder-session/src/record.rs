@@ -38,7 +38,7 @@ pub(crate) struct Alive {
     pub(crate) expiry: Option<Expiry>,
     /// Whose it is, if they have signed in as somebody.
     pub(crate) user: Option<Arc<str>>,
-    pub(crate) values: Values,
+    pub(crate) values: Arc<Values>,
 }
 
 /// No values.
@@ -92,7 +92,7 @@ impl Record {
                     0 => None,
                     _ => Some(decode_user(&mut body)?),
                 };
-                let values = decode_values(body)?;
+                let values = Arc::new(decode_values(body)?);
                 Some(Record::Alive(Arc::new(Alive { began, expiry, user, values })))
             }
             1 if stone && encoded.body.is_empty() => Some(Record::Destroyed),
@@ -162,7 +162,7 @@ impl Live for Record {
             body.put_u16(user.len() as u16);
             body.put_slice(user.as_bytes());
         }
-        for (key, value) in alive.into_iter().flat_map(|alive| &alive.values) {
+        for (key, value) in alive.into_iter().flat_map(|alive| &*alive.values) {
             // Both were checked against limits that fit.
             body.put_u16(key.len() as u16);
             body.put_slice(key.as_bytes());
@@ -174,7 +174,7 @@ impl Live for Record {
 
     fn weight(&self) -> usize {
         let (values, user) = match self {
-            Record::Alive(alive) => (&alive.values, alive.user.as_deref()),
+            Record::Alive(alive) => (&*alive.values, alive.user.as_deref()),
             _ => (&EMPTY, None),
         };
         let each = size_of::<(String, Bytes)>();
@@ -193,7 +193,7 @@ mod tests {
         let expiry = (durations.clone(), durations, any::<bool>())
             .prop_map(|(idle, absolute, browser)| Expiry { idle, absolute, browser });
         let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-        let values = proptest::collection::btree_map(".{0,8}", value, 0..6);
+        let values = proptest::collection::btree_map(".{0,8}", value, 0..6).prop_map(Arc::new);
         let user = proptest::option::of(".{0,8}".prop_map(Arc::from));
         let alive = (any::<i64>(), proptest::option::of(expiry), user, values).prop_map(
             |(began, expiry, user, values)| {

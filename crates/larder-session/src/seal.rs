@@ -346,6 +346,7 @@ mod tests {
 
     fn sealed(seal: &Seal, user: u32) -> String {
         let values = Values::from([("user".to_owned(), user.to_string().into())]);
+        let values = Arc::new(values);
         let alive = Arc::new(Alive { began: 0, expiry: None, user: None, values });
         let id = Entropy::default().id().unwrap();
         seal.close(&id, &alive, 0, millis(now()) + 1000).unwrap()

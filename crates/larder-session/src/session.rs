@@ -16,7 +16,6 @@ use crate::cookie::Lines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::Expiry;
 use crate::layer::Shared;
-use crate::record::Values;
 use crate::state::{Change, Effect, State, Update};
 use crate::users::Users;
 use crate::value;
@@ -208,53 +207,6 @@ impl Session {
         state.values().get(key).map_or_else(|| Ok(T::default()), |bytes| value::decode(bytes))
     }
 
-    /// The whole session as one struct, whose fields are the keys. Fields that may be missing need a default
-    /// (`#[serde(default)]`).
-    ///
-    /// ```
-    /// use serde::{Deserialize, Serialize};
-    ///
-    /// #[derive(Default, Serialize, Deserialize)]
-    /// #[serde(default)]
-    /// struct Visitor {
-    ///     name: Option<String>,
-    ///     cart: Vec<String>,
-    /// }
-    ///
-    /// # async fn handler(session: larder_session::Session) -> Result<(), larder_session::Error> {
-    /// let visitor: Visitor = session.typed().await?;
-    /// session.update_typed(|visitor: &mut Visitor| visitor.cart.push("teapot".to_owned())).await?;
-    /// # let _ = visitor.name; Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Value`](ErrorKind::Value) when it is not of that type; see also [above](Session#errors).
-    pub async fn typed<T: DeserializeOwned>(&self) -> Result<T> {
-        value::join(self.read().await?.values())
-    }
-
-    /// Changes the whole session as one struct. Only fields that become different are written, however deep the change
-    /// is; other keys stay. The closure runs again, as that of [`update`](Session::update) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`update`](Session::update).
-    pub async fn update_typed<T, F>(&self, mut change: F) -> Result<()>
-    where
-        T: Serialize + DeserializeOwned,
-        F: FnMut(&mut T) + Send + 'static,
-    {
-        let update: Update = Box::new(move |values| {
-            let mut whole: T = value::join(values)?;
-            let before = value::split(&whole)?;
-            change(&mut whole);
-            apply(values, &before, value::split(&whole)?);
-            Ok(())
-        });
-        self.change(Change::Update(update)).await
-    }
-
     /// Keeps those items of a list that `keep` says. Runs again on what another request stored meanwhile.
     pub(crate) async fn retain<T, F>(&self, key: &str, keep: F) -> Result<()>
     where
@@ -374,7 +326,7 @@ impl Session {
         joined(tokio::spawn(task.in_current_span()).await)
     }
 
-    async fn change(&self, change: Change) -> Result<()> {
+    pub(crate) async fn change(&self, change: Change) -> Result<()> {
         self.write().await?.change(&self.0.shared, change)
     }
 
@@ -498,17 +450,6 @@ fn unsealed(state: &State) -> Result<()> {
 fn late() -> Error {
     tracing::error!("a session was used after the response's head was sent");
     Error::new(ErrorKind::Late)
-}
-
-fn apply(values: &mut Values, before: &Values, after: Values) {
-    for key in before.keys().filter(|key| !after.contains_key(*key)) {
-        values.remove(key);
-    }
-    for (key, value) in after {
-        if before.get(&key) != Some(&value) {
-            values.insert(key, value);
-        }
-    }
 }
 
 /// What a task of ours came to. It is never aborted, so it ended by itself or by a panic of a closure of the user's.

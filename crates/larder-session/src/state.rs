@@ -78,7 +78,7 @@ pub(crate) struct State {
     pub(crate) rotated_away: bool,
     pub(crate) base: Option<Base>,
     /// The values as they are after all changes; `None` while they are the base's.
-    view: Option<Values>,
+    view: Option<Arc<Values>>,
     changes: Vec<Change>,
     pub(crate) expiry: Option<Option<Expiry>>,
     pub(crate) rotate: bool,
@@ -127,7 +127,13 @@ impl State {
     }
 
     pub(crate) fn values(&self) -> &Values {
-        self.view.as_ref().unwrap_or_else(|| self.stored())
+        self.view.as_deref().unwrap_or_else(|| self.stored())
+    }
+
+    /// The values, to be stored: nothing is copied.
+    pub(crate) fn shared_values(&self) -> Arc<Values> {
+        let stored = self.base.as_ref().map(|base| &base.alive.values);
+        self.view.as_ref().or(stored).cloned().unwrap_or_default()
     }
 
     fn stored(&self) -> &Values {
@@ -136,6 +142,13 @@ impl State {
 
     /// Makes a change, if the session stays within its limits.
     pub(crate) fn change(&mut self, shared: &Shared, mut change: Change) -> Result<()> {
+        if let Change::Set(key, value) = &change
+            && self.values().get(key) == value.as_ref()
+        {
+            // Nothing becomes different now, but it has to hold on what another request stores, too.
+            self.changes.push(change);
+            return Ok(());
+        }
         let mut values = self.values().clone();
         match &mut change {
             Change::Set(key, Some(value)) => {
@@ -149,7 +162,7 @@ impl State {
         }
         check_limits(&values, shared.config.max_bytes)?;
         self.changes.push(change);
-        self.view = Some(values);
+        self.view = Some(Arc::new(values));
         Ok(())
     }
 
@@ -172,7 +185,7 @@ impl State {
     pub(crate) fn rebase(&mut self, shared: &Shared, newer: Base) -> Result<()> {
         let before = self.stored().clone();
         let after = &newer.alive.values;
-        let mut values = after.clone();
+        let mut values = (**after).clone();
         let mut cleared = false;
         for change in &mut self.changes {
             match change {
@@ -195,7 +208,7 @@ impl State {
             }
         }
         check_limits(&values, shared.config.max_bytes)?;
-        self.view = (!self.changes.is_empty()).then_some(values);
+        self.view = (!self.changes.is_empty()).then(|| Arc::new(values));
         self.base = Some(newer);
         Ok(())
     }

@@ -311,6 +311,9 @@ impl Users {
 
     /// Ends all sessions of a user; how many there were.
     ///
+    /// Whoever signs in afterwards is in: change the password first. A request that has checked the old one and is just
+    /// signing in may come after, so end them again a moment later where that matters.
+    ///
     /// # Errors
     ///
     /// See [above](Users#errors).
