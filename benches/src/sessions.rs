@@ -60,10 +60,34 @@ fn no_layer(_: usize) -> Run {
     drive(service, request(Empty::new()), format!("__Host-id={}", "0".repeat(64)))
 }
 
-/// Requests with the cookie of a session that is in memory.
+/// Requests without a session layer.
+#[must_use]
+pub fn harness(size: usize) -> Run {
+    no_layer(size)
+}
+
+/// Requests with the cookie of a session that is in memory, which nobody uses.
 #[must_use]
 pub fn larder_untouched(size: usize) -> Run {
     larder(size, Use::Nothing)
+}
+
+/// The same, and a number is read out of it.
+#[must_use]
+pub fn larder_read(size: usize) -> Run {
+    larder(size, Use::Read)
+}
+
+/// The same, and another number is put in.
+#[must_use]
+pub fn larder_written(size: usize) -> Run {
+    larder(size, Use::Write)
+}
+
+/// The same, and a number is put in that is there already.
+#[must_use]
+pub fn larder_written_the_same(size: usize) -> Run {
+    larder(size, Use::WriteSame)
 }
 
 fn larder(size: usize, what: Use) -> Run {
@@ -149,10 +173,11 @@ where
         runtime.block_on(once());
     }
     Box::new(move |times| {
-        runtime.block_on(async {
+        // Boxed here for every row, or the runtime would do it for those whose future is large.
+        runtime.block_on(Box::pin(async {
             for _ in 0..times {
                 once().await;
             }
-        });
+        }));
     })
 }

@@ -3,7 +3,7 @@
 //! When one of these fails, something on the way of a hit began to allocate. Find it before raising the number:
 //! `cargo bench -p larder-benches` shows by how much, a debugger at `malloc` where.
 
-use larder_benches::{Case, Run, SIZES, WARM_UP, data, http};
+use larder_benches::{Case, Run, SIZES, WARM_UP, data, http, sessions};
 
 /// Allocations of one operation, and their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +106,33 @@ fn a_hit_of_what_would_be_computed_allocates_its_key() {
 fn readers_share_the_stored_value() {
     let (first, second) = data::two_readers();
     assert!(std::sync::Arc::ptr_eq(&first, &second), "two hits gave two copies of the value");
+}
+
+fn session(what: &str, make: fn(usize) -> Run, budget: u64) {
+    let [small, large] = SIZES.map(|size| own(make, sessions::harness, size));
+    assert_eq!(small, large, "{what} costs more for a larger session: it copies a value");
+    // The harness boxes its whole future, which has a session's in it.
+    within(what, small, Cost { count: budget, bytes: 16 << 10 });
+}
+
+#[test]
+fn a_request_that_leaves_its_session_alone_allocates_the_handle_and_two_extensions() {
+    session("a request with a session that nobody uses", sessions::larder_untouched, 5);
+}
+
+#[test]
+fn a_request_that_reads_its_session_allocates_little_more() {
+    session("a request that reads its session", sessions::larder_read, 13);
+}
+
+#[test]
+fn a_session_that_is_written_is_read_and_saved_once() {
+    session("a request that writes its session", sessions::larder_written, 34);
+}
+
+#[test]
+fn a_session_that_is_written_the_same_is_compared_and_not_saved() {
+    session("a write of what is there already", sessions::larder_written_the_same, 20);
 }
 
 #[test]

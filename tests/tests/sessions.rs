@@ -12,7 +12,7 @@ use larder_core::ErrorKind as StoreError;
 use larder_http::CacheLayer;
 use larder_memory::MemoryBackend;
 use larder_redis::RedisBackend;
-use larder_session::{Error, ErrorKind, Expiry, Session, SessionCookie, SessionLayer};
+use larder_session::{Error, ErrorKind, Expiry, Level, Session, SessionCookie, SessionLayer};
 use larder_testkit::faulty::{Fault, Faults, Faulty, Verb};
 use larder_testkit::servers::RedisServer;
 use larder_tests::server::Server;
@@ -103,11 +103,24 @@ async fn use_session(session: &Session, way: &str) -> Result<(), Error> {
         "set_expiry" => session.set_expiry(Expiry::fixed(Duration::from_secs(60))).await,
         "id_hash" => session.id_hash().await.map(drop),
         "save" => session.save().await,
+        "flash" => session.flash(Level::Info, "saved").await,
+        "take_flashes" => session.take_flashes().await.map(drop),
+        "user" => session.user().await.map(drop),
+        "sign_in_as" => session.sign_in_as("ada", "").await,
+        "devices" => session.devices().await.map(drop),
+        "revoke_device" => session.revoke_device("").await.map(drop),
+        "revoke_other_devices" => session.revoke_other_devices().await.map(drop),
+        "csrf_token" => session.csrf_token().await.map(drop),
+        "verify_csrf" => {
+            let refused = session.verify_csrf("").await.map_err(|error| error.kind());
+            assert_eq!(refused, Err(ErrorKind::CrossSite));
+            Ok(())
+        }
         _ => unreachable!("{way}"),
     }
 }
 
-const WAYS: [&str; 17] = [
+const WAYS: [&str; 26] = [
     "get",
     "contains",
     "keys",
@@ -125,6 +138,15 @@ const WAYS: [&str; 17] = [
     "save",
     "take",
     "sign_in",
+    "flash",
+    "take_flashes",
+    "user",
+    "sign_in_as",
+    "devices",
+    "revoke_device",
+    "revoke_other_devices",
+    "csrf_token",
+    "verify_csrf",
 ];
 
 /// A handler that says its response is for everybody, whatever it does with the session.

@@ -62,7 +62,12 @@ pub enum CookieValue<'a> {
 /// All cookies of all `Cookie` lines: name and value, trimmed. A piece without `=` is a cookie of that
 /// name with an empty value, so that it cannot slip past a check of names.
 pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.get_all(COOKIE).iter().flat_map(|line| pieces(line.as_bytes())).map(split)
+    headers.get_all(COOKIE).iter().flat_map(of)
+}
+
+/// The cookies of one `Cookie` line.
+pub fn of(line: &HeaderValue) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pieces(line.as_bytes()).map(split)
 }
 
 /// The value of one cookie.

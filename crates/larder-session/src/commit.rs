@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use larder_core::{Entry, Key, Outcome, Revision, Ttl, When};
 
+use crate::cookie::MAX_PAIR;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::expiry::Expiry;
-use crate::id::{Id, name, named};
+use crate::id::{Id, Ticket, name, named};
 use crate::layer::Shared;
 use crate::record::{Alive, Record};
-use crate::state::{Base, Effect, Found, State, look_again};
+use crate::seal::Seal;
+use crate::state::{Base, Effect, Found, Kill, SignIn, State, look_again};
+use crate::users::{self, Listed};
 
 // On one node savers take turns, so each try is lost to another node at most.
 const TRIES: u32 = 100;
@@ -29,20 +32,34 @@ pub(crate) async fn save(shared: &Shared, state: &mut State) -> Result<()> {
 }
 
 async fn try_save(shared: &Shared, state: &mut State) -> Result<()> {
-    while let Some((key, known)) = state.kills.last() {
-        kill(shared, key.clone(), *known).await?;
+    let seal = &shared.config.seal;
+    while let Some(Kill { key, known }) = state.kills.last() {
+        match (seal, known) {
+            (None, _) => kill(shared, key.clone(), known.clone()).await?,
+            // Without its list, a cookie that somebody has copied would stay what it is.
+            (Some(_), Some((_, Some(user)))) if shared.config.store.is_some() => {
+                users::remove(shared, shared.config.names.slot(user), name(key)).await?;
+            }
+            (Some(_), _) => {}
+        }
         state.kills.pop();
     }
     if !state.is_changed() {
         state.settle_as_it_is();
         return Ok(());
     }
+    if let Some(seal) = seal {
+        return save_in_cookie(shared, seal, state).await;
+    }
     if state.base.is_some() {
         save_existing(shared, state).await
     } else {
-        let expiry = state.expiry.flatten();
-        let alive = Alive { began: shared.wall_millis(), expiry, values: state.values().clone() };
-        let base = create(shared, Arc::new(alive)).await?;
+        let alive = changed(shared, state, None);
+        let base = create(shared, state.next.clone(), alive).await?;
+        if let Err(error) = list(shared, state.signs_in.as_ref(), &base, None).await {
+            withdraw(shared, &base).await;
+            return Err(error);
+        }
         state.effect = announce(shared, &base);
         state.settle(Some(base));
         shared.config.hook.tell(Event::Began);
@@ -50,11 +67,99 @@ async fn try_save(shared: &Shared, state: &mut State) -> Result<()> {
     }
 }
 
+// What is to be stored now.
+fn changed(shared: &Shared, state: &State, old: Option<&Alive>) -> Arc<Alive> {
+    let user = state.signs_in.as_ref().map(|(user, _)| user.clone());
+    Arc::new(Alive {
+        began: old.map_or_else(|| shared.wall_millis(), |old| old.began),
+        expiry: state.expiry.unwrap_or_else(|| old.and_then(|old| old.expiry)),
+        user: user.or_else(|| old.and_then(|old| old.user.clone())),
+        values: state.shared_values(),
+    })
+}
+
+// Puts a session that is new, or has a new id, into its user's list. `before` is what it was.
+async fn list(
+    shared: &Shared,
+    signs_in: Option<&SignIn>,
+    new: &Base,
+    before: Option<&Base>,
+) -> Result<()> {
+    let (Some(user), true) = (&new.alive.user, shared.config.store.is_some()) else {
+        return Ok(());
+    };
+    let (before, label) = match signs_in {
+        Some((_, label)) => (None, label.clone()),
+        None => (before.map(|before| name(&before.key)), String::new()),
+    };
+    let listed = Listed { name: name(&new.key), since: shared.wall_millis(), label };
+    users::add(shared, shared.config.names.slot(user), listed, before).await
+}
+
+async fn save_in_cookie(shared: &Shared, seal: &Seal, state: &mut State) -> Result<()> {
+    let before = state.base.clone();
+    let alive = changed(shared, state, before.as_ref().map(|base| &*base.alive));
+    let id = match (&before, &state.next) {
+        (Some(base), _) if !state.rotate => base.id.clone(),
+        (_, Some(next)) => next.clone(),
+        _ => shared.config.entropy.id()?,
+    };
+    let key = shared.key(&id)?;
+    let written = Some(shared.config.clock.now());
+    let new = Base { id, key, alive, revision: Revision::NONE, written };
+    // What does not fit is told before anything has happened.
+    let effect = sealed(shared, seal, &new)?;
+    if before.is_none() || state.rotate {
+        list(shared, state.signs_in.as_ref(), &new, before.as_ref()).await?;
+        forget(shared, before.as_ref()).await;
+    }
+    state.effect = effect;
+    if before.is_none() {
+        shared.config.hook.tell(Event::Began);
+    }
+    state.settle(Some(new));
+    state.reseal = false;
+    Ok(())
+}
+
+// The cookie that a session is.
+fn sealed(shared: &Shared, seal: &Seal, base: &Base) -> Result<Effect> {
+    let (left, now) = (left(shared, &base.alive), shared.wall_millis());
+    let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+    let value = seal.close(&base.id, &base.alive, now, now.saturating_add(millis))?;
+    if shared.config.jar.name.len() + value.len() > MAX_PAIR {
+        let words = "the session does not fit into a cookie, of which browsers keep 4096 bytes: keep less in it, or keep sessions in a store";
+        return Err(Error::saying(ErrorKind::TooLarge, words));
+    }
+    let browser = expiry(shared, &base.alive).browser;
+    Ok(Effect::Set(value, (!browser).then_some(left)))
+}
+
+// A session that goes on under another id, or ended, needs no place in its user's list any more.
+async fn forget(shared: &Shared, before: Option<&Base>) {
+    if let Some(base) = before
+        && let Some(user) = &base.alive.user
+    {
+        users::forget(shared, shared.config.names.slot(user), name(&base.key)).await;
+    }
+}
+
+// What stays behind if this fails ends by itself, and nobody has its id.
+async fn withdraw(shared: &Shared, new: &Base) {
+    if let Some(store) = &shared.config.store {
+        let _ = store.remove(&new.key, Some(new.revision)).await;
+    }
+    forget(shared, Some(new)).await;
+}
+
 /// Whether having used the session keeps it alive now. What was just saved needs no more.
 pub(crate) fn is_refresh_due(shared: &Shared, state: &State) -> bool {
     let Some(base) = state.base.as_ref().filter(|_| !state.saved) else { return false };
+    if state.reseal {
+        return true;
+    }
     let idle = base.alive.expiry.unwrap_or(shared.config.expiry).idle;
-    let now = shared.config.store.clock().now();
+    let now = shared.config.clock.now();
     let elapsed = base.written.map_or(Duration::MAX, |written| now.since(written));
     idle.is_some_and(|idle| shared.config.refresh.is_due(elapsed, idle))
 }
@@ -66,7 +171,18 @@ pub(crate) async fn refresh(shared: &Shared, state: &mut State) {
     if left.is_zero() {
         return;
     }
-    match shared.config.store.touch(&base.key, Ttl::For(left)).await {
+    let touched = match (&shared.config.seal, &shared.config.store) {
+        (Some(seal), _) => match sealed(shared, seal, base) {
+            Ok(effect) => {
+                state.effect = effect;
+                return;
+            }
+            Err(error) => Err(error),
+        },
+        (None, Some(store)) => store.touch(&base.key, Ttl::For(left)).await.map_err(Error::from),
+        (None, None) => return,
+    };
+    match touched {
         Ok(true) => {
             if let Effect::Keep = state.effect {
                 state.effect = renew(shared, base);
@@ -82,15 +198,12 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
     let _turn = shared.turn(&first.key).await;
     for attempt in 0..TRIES {
         let Some(base) = state.base.clone() else { break };
-        let old = &base.alive;
-        let alive = Alive {
-            began: old.began,
-            expiry: state.expiry.unwrap_or(old.expiry),
-            values: state.values().clone(),
-        };
-        let alive = Arc::new(alive);
+        let alive = changed(shared, state, Some(&base.alive));
         let saved = match state.rotate {
-            true => rotate(shared, &base, alive).await?,
+            true => {
+                let (next, signs_in) = (state.next.clone(), state.signs_in.as_ref());
+                rotate(shared, next, signs_in, &base, alive).await?
+            }
             false => replace(shared, &base, alive).await?,
         };
         if let Some(saved) = saved {
@@ -102,11 +215,7 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
             state.settle(Some(saved));
             return Ok(());
         }
-        if attempt > 2 {
-            // Another node is quicker; a random pause lets one of the two win.
-            let pause = rand::random_range(0..=1_u64 << attempt.min(5));
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
+        pause(attempt).await;
         match look_again(shared, &base).await? {
             Found::Alive(newer) => state.rebase(shared, newer)?,
             Found::Rotated | Found::Not(_) => return Err(Error::new(ErrorKind::Gone)),
@@ -126,28 +235,50 @@ async fn replace(shared: &Shared, base: &Base, alive: Arc<Alive>) -> Result<Opti
     put(shared, base.id.clone(), base.key.clone(), alive, when).await
 }
 
-// First the new record, which nobody can find yet, then the stone over the old one, which decides. Whoever dies between
-// the two leaves the old session as it was.
-async fn rotate(shared: &Shared, base: &Base, alive: Arc<Alive>) -> Result<Option<Base>> {
-    let new = create(shared, alive).await?;
+// First the new record, which nobody can find yet, then its user's list, then the stone over the old one, which decides.
+// Whoever dies between the first and the last leaves the old session as it was.
+async fn rotate(
+    shared: &Shared,
+    next: Option<Id>,
+    signs_in: Option<&SignIn>,
+    base: &Base,
+    alive: Arc<Alive>,
+) -> Result<Option<Base>> {
+    let new = create(shared, next, alive).await?;
+    if let Err(error) = list(shared, signs_in, &new, Some(base)).await {
+        withdraw(shared, &new).await;
+        return Err(error);
+    }
     let stone = Record::Rotated(name(&new.key));
     let buried = bury(shared, &base.key, stone, When::Revision(base.revision)).await;
     if let Ok(Outcome::Stored) = buried {
+        forget(shared, Some(base)).await;
         return Ok(Some(new));
     }
-    // What stays behind if this fails ends by itself, and nobody has its id.
-    let _ = shared.config.store.remove(&new.key, Some(new.revision)).await;
+    withdraw(shared, &new).await;
     buried.map(|_| None)
+}
+
+/// Another node is quicker; a random pause lets one of the two win.
+pub(crate) async fn pause(attempt: u32) {
+    if attempt > 2 {
+        let pause = rand::random_range(0..=1_u64 << attempt.min(5));
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
 }
 
 /// Destroys a session, and where it was rotated meanwhile, that which it became: who signs out is out, also if another
 /// request of theirs was just signing in.
-async fn kill(shared: &Shared, mut key: Key, mut known: Option<Revision>) -> Result<()> {
-    let store = &shared.config.store;
+pub(crate) async fn kill(
+    shared: &Shared,
+    mut key: Key,
+    mut known: Option<(Revision, Option<Arc<str>>)>,
+) -> Result<()> {
+    let store = shared.config.store()?;
     for _ in 0..TRIES {
         let _turn = shared.turn(&key).await;
-        let revision = match known.take() {
-            Some(revision) => revision,
+        let (revision, user) = match known.take() {
+            Some(known) => known,
             None => {
                 let Some(entry) = store.get(&key, &[]).await?.entry else { return Ok(()) };
                 match entry.downcast_or(Record::decode).as_deref() {
@@ -156,12 +287,16 @@ async fn kill(shared: &Shared, mut key: Key, mut known: Option<Revision>) -> Res
                         key = named(store.namespace(), name)?;
                         continue;
                     }
-                    Some(Record::Alive(_)) | None => entry.revision(),
+                    Some(Record::Alive(alive)) => (entry.revision(), alive.user.clone()),
+                    None => (entry.revision(), None),
                 }
             }
         };
         let when = When::Revision(revision);
         if let Outcome::Stored = bury(shared, &key, Record::Destroyed, when).await? {
+            if let Some(user) = user {
+                users::forget(shared, shared.config.names.slot(&user), name(&key)).await;
+            }
             return Ok(());
         }
     }
@@ -169,10 +304,11 @@ async fn kill(shared: &Shared, mut key: Key, mut known: Option<Revision>) -> Res
 }
 
 /// Stores a record under an id that nobody has.
-async fn create(shared: &Shared, alive: Arc<Alive>) -> Result<Base> {
-    let config = &shared.config;
-    for _ in 0..NEW_IDS {
-        let id = config.entropy.id()?;
+///
+/// If somebody had to know the id before, it is that one or none.
+async fn create(shared: &Shared, next: Option<Id>, alive: Arc<Alive>) -> Result<Base> {
+    for _ in 0..if next.is_some() { 1 } else { NEW_IDS } {
+        let id = next.clone().map_or_else(|| shared.config.entropy.id(), Ok)?;
         let key = shared.key(&id)?;
         if let Some(base) = put(shared, id, key, alive.clone(), When::Absent).await? {
             return Ok(base);
@@ -188,11 +324,11 @@ async fn put(
     alive: Arc<Alive>,
     when: When,
 ) -> Result<Option<Base>> {
-    let store = &shared.config.store;
+    let store = shared.config.store()?;
     let ttl = Ttl::For(left(shared, &alive));
     let entry = Entry::live(Arc::new(Record::Alive(alive.clone())));
     let revision = entry.revision();
-    let base = Base { id, key, alive, revision, written: Some(store.clock().now()) };
+    let base = Base { id, key, alive, revision, written: Some(shared.config.clock.now()) };
     Ok(match store.put(&base.key, entry, ttl, when).await? {
         Outcome::Stored => Some(base),
         Outcome::Refused => None,
@@ -201,7 +337,7 @@ async fn put(
 
 async fn bury(shared: &Shared, key: &Key, stone: Record, when: When) -> Result<Outcome> {
     let ttl = Ttl::For(shared.config.tombstone);
-    Ok(shared.config.store.put(key, Entry::live(Arc::new(stone)), ttl, when).await?)
+    Ok(shared.config.store()?.put(key, Entry::live(Arc::new(stone)), ttl, when).await?)
 }
 
 fn expiry(shared: &Shared, alive: &Alive) -> Expiry {
@@ -216,7 +352,8 @@ fn left(shared: &Shared, alive: &Alive) -> Duration {
 fn announce(shared: &Shared, base: &Base) -> Effect {
     let alive = &base.alive;
     let lifetime = (!expiry(shared, alive).browser).then(|| left(shared, alive));
-    Effect::Set(base.id.clone(), lifetime)
+    let slot = alive.user.as_ref().map(|user| shared.config.names.slot(user));
+    Effect::Set(Ticket { id: base.id.clone(), slot }.to_text(), lifetime)
 }
 
 // The cookie of an id that the client has: to be sent again only if the browser counts its lifetime.
@@ -230,7 +367,7 @@ fn renew(shared: &Shared, base: &Base) -> Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cookie::Brought;
+    use crate::cookie::Lines;
     use crate::id::Entropy;
     use crate::layer::SessionLayer;
     use crate::state::Change;
@@ -238,7 +375,7 @@ mod tests {
     use std::sync::atomic::{AtomicU8, Ordering};
 
     async fn begin(shared: &Shared, value: &'static str) -> Result<State> {
-        let mut state = State::new(Brought::default());
+        let mut state = State::new(Lines::new());
         state.load(shared).await?;
         state.change(shared, Change::Set("k".to_owned(), Some(value.into())))?;
         save(shared, &mut state).await?;

@@ -1,12 +1,15 @@
 //! The cookie: its attributes, reading it, setting it, removing it.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
 use larder_http_rules::cookies;
+use memchr::memmem::Finder;
+use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::Id;
+use crate::id::Ticket;
 
 /// Name and attributes of the session's cookie.
 ///
@@ -140,7 +143,7 @@ impl SessionCookie {
             () => "__Secure-",
         };
         let name = format!("{prefix}{}", self.name);
-        if name.len() + Id::LENGTH > MAX_PAIR {
+        if name.len() + Ticket::LONGEST > MAX_PAIR {
             return wrong("browsers ignore a cookie of more than 4096 bytes: shorten its name");
         }
         let mut attributes = format!("; Path={}", self.path);
@@ -160,7 +163,8 @@ impl SessionCookie {
         if self.partitioned {
             attributes.push_str("; Partitioned");
         }
-        Ok(Jar { name, attributes })
+        let finder = Finder::new(&name).into_owned();
+        Ok(Jar { name, attributes, finder })
     }
 }
 
@@ -168,7 +172,7 @@ impl SessionCookie {
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 // Name and value; browsers ignore longer ones.
-const MAX_PAIR: usize = 4096;
+pub(crate) const MAX_PAIR: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 // More cookies of the one name are nobody's honest browser.
 const MAX_CANDIDATES: usize = 4;
@@ -193,52 +197,76 @@ fn is_domain(text: &str) -> bool {
 pub(crate) struct Jar {
     pub(crate) name: String,
     attributes: String,
+    // Finds the name.
+    finder: Finder<'static>,
 }
+
+/// Those `Cookie` lines of a request that may hold the cookie. Most requests never use their session, so nothing is
+/// read in them before the first use.
+pub(crate) type Lines = SmallVec<[HeaderValue; 1]>;
+
+/// The values of the cookies of the name.
+pub(crate) type Values<'a> = SmallVec<[&'a [u8]; MAX_CANDIDATES]>;
 
 /// What a request brought.
 #[derive(Default)]
 pub(crate) struct Brought {
     /// A cookie of the name was there, whatever its value.
     pub(crate) any: bool,
-    /// Well-formed ids, each once.
-    pub(crate) ids: Vec<Id>,
+    /// Well-formed ids, each once. None of sessions that live in their cookie.
+    pub(crate) tickets: SmallVec<[Ticket; 1]>,
     /// There was one that is no id, or there were too many.
     pub(crate) malformed: bool,
 }
 
 impl Jar {
-    pub(crate) fn read(&self, headers: &HeaderMap) -> Brought {
-        let mut brought = Brought::default();
-        let mut texts: Vec<&[u8]> = Vec::new();
-        for (name, value) in cookies::cookies(headers) {
-            if name != self.name.as_bytes() {
-                continue;
-            }
-            brought.any = true;
-            if texts.contains(&value) {
-                continue;
-            }
-            texts.push(value);
-            match Id::parse(value) {
-                Some(id) if texts.len() <= MAX_CANDIDATES => brought.ids.push(id),
-                Some(_) => return Brought { any: true, ids: Vec::new(), malformed: true },
-                None => brought.malformed = true,
-            }
-            if texts.len() > MAX_CANDIDATES {
-                return Brought { any: true, ids: Vec::new(), malformed: true };
+    pub(crate) fn pick(&self, headers: &HeaderMap) -> Lines {
+        let mut lines = Lines::new();
+        for line in headers.get_all(COOKIE) {
+            if self.finder.find(line.as_bytes()).is_some() {
+                lines.push(line.clone());
             }
         }
-        brought
+        lines
+    }
+
+    /// The cookie's values, each once; `None` when there are too many.
+    pub(crate) fn values<'a>(&self, lines: &'a [HeaderValue]) -> Option<Values<'a>> {
+        let mut values = Values::new();
+        for (name, value) in lines.iter().flat_map(cookies::of) {
+            if name != self.name.as_bytes() || values.contains(&value) {
+                continue;
+            }
+            if values.len() == MAX_CANDIDATES {
+                return None;
+            }
+            values.push(value);
+        }
+        Some(values)
+    }
+
+    pub(crate) fn read(&self, lines: &[HeaderValue]) -> Brought {
+        let Some(values) = self.values(lines) else {
+            return Brought { any: true, malformed: true, ..Brought::default() };
+        };
+        let tickets: SmallVec<[Ticket; 1]> =
+            values.iter().filter_map(|value| Ticket::parse(value)).collect();
+        let malformed = tickets.len() < values.len();
+        Brought { any: !values.is_empty(), tickets, malformed }
     }
 
     /// `None` for the lifetime: until the browser closes.
-    pub(crate) fn set(&self, id: &Id, lifetime: Option<Duration>) -> HeaderValue {
-        let mut text = format!("{}={}", self.name, id.to_text());
+    pub(crate) fn set(&self, value: &str, lifetime: Option<Duration>) -> HeaderValue {
+        let room =
+            self.name.len() + value.len() + self.attributes.len() + "=; Max-Age=34560000".len();
+        let mut text = String::with_capacity(room);
+        text.extend([&self.name, "=", value]);
         if let Some(lifetime) = lifetime {
             let lifetime = lifetime.min(MAX_AGE);
             // A started second is a whole one: zero would remove it.
             let seconds = lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0);
-            text.push_str(&format!("; Max-Age={seconds}"));
+            // Writing to a string does not fail.
+            let _ = write!(text, "; Max-Age={seconds}");
         }
         self.value(text)
     }
@@ -251,7 +279,7 @@ impl Jar {
         text.push_str(&self.attributes);
         // Every part was checked to be visible ASCII.
         let mut value =
-            HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
         value
     }
@@ -260,14 +288,13 @@ impl Jar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::COOKIE;
 
     fn jar(cookie: &SessionCookie) -> Jar {
         cookie.check().unwrap()
     }
 
-    fn id() -> Id {
-        Id::parse(&[b'7'; 64]).unwrap()
+    fn id() -> String {
+        "7".repeat(64)
     }
 
     /// What rfc6265bis makes of a `Set-Cookie` line from an HTTPS page.
@@ -391,7 +418,7 @@ mod tests {
     #[test]
     fn s17_sizes_and_lifetimes_stay_within_what_browsers_take() {
         for (length, fits) in [(4095, true), (4096, true), (4097, false)] {
-            let name = "n".repeat(length - Id::LENGTH - "__Host-".len());
+            let name = "n".repeat(length - Ticket::LONGEST - "__Host-".len());
             assert_eq!(SessionCookie::new(&name).check().is_ok(), fits, "{length}");
         }
         let path =
@@ -417,8 +444,8 @@ mod tests {
             for line in lines {
                 headers.append(COOKIE, line.parse().unwrap());
             }
-            let brought = jar.read(&headers);
-            (brought.any, brought.ids.len(), brought.malformed)
+            let brought = jar.read(&jar.pick(&headers));
+            (brought.any, brought.tickets.len(), brought.malformed)
         };
         let one = |n: usize| format!("__Host-id={n:064x}");
         assert_eq!(read(&[]), (false, 0, false));

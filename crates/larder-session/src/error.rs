@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Gone,
     /// Another request changed the same key since this one read it. Trying again may help. 409.
     Conflict,
+    /// Another site's page sent the request, or it has no token of this session. 403.
+    CrossSite,
     /// The session would be larger, or have more keys, than the layer allows. Nothing was changed. 500.
     TooLarge,
     /// The response's head is already on its way: cookie and caching headers can no longer be set. 500.
@@ -72,6 +74,7 @@ impl Error {
         match self.0.kind {
             ErrorKind::Store => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Gone | ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::CrossSite => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -83,6 +86,9 @@ fn words(kind: ErrorKind) -> &'static str {
         ErrorKind::Gone => "the session ended while it was used; nothing was saved",
         ErrorKind::Conflict => {
             "another request changed the same part of the session; nothing was saved, try again or use `update`"
+        }
+        ErrorKind::CrossSite => {
+            "the request does not come from a page that this visitor was given: load the page again"
         }
         ErrorKind::TooLarge => {
             "the session would be larger than its limit; keep less in it, or raise SessionLayer::max_bytes"

@@ -18,6 +18,13 @@ pub enum Event {
     DeadId,
     /// A record whose lifetime is over, though the store still has it.
     Expired,
+    /// A cookie that was not sealed by any key that opens now, or not for this name: somebody tries, or a key was taken
+    /// away.
+    Forged,
+    /// A session that was revoked: by its user, for its user, or with its whole epoch.
+    Revoked,
+    /// A request that changes something, and was sent by another site's page or has no token of this visitor's.
+    CrossSite,
     /// A cookie that is no id, or more cookies of its name than are looked at.
     Malformed,
     /// Several cookies of the name, with a session each: none of them is used.
@@ -35,6 +42,7 @@ impl Hook {
             Event::Began => tracing::debug!("a session began"),
             // The error is told where it is known.
             Event::Failed => {}
+            Event::CrossSite => tracing::debug!("a request of another site was refused"),
             Event::Undecodable => tracing::warn!(?event, "a session's record cannot be read"),
             _ => tracing::debug!(?event, "no session for the cookie that came"),
         }

@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
-use http::header::{COOKIE, HeaderMap, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE, VARY};
 use larder_http_rules::{CacheControl, vary};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::body::ResponseBody;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Shared;
 use crate::session::{Session, joined};
 use crate::state::Effect;
@@ -25,8 +25,9 @@ pin_project! {
     where
         F: Future,
     {
+        // None if the handler is not to be called.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         session: Session,
         // The handler's answer, while the session is being saved.
         saving: Option<Saving<F::Output>>,
@@ -40,7 +41,12 @@ struct Saving<T> {
 
 impl<F: Future> ResponseFuture<F> {
     pub(crate) fn new(inner: F, session: Session) -> Self {
-        ResponseFuture { inner, session, saving: None }
+        ResponseFuture { inner: Some(inner), session, saving: None }
+    }
+
+    /// Of a request that another site's page sent.
+    pub(crate) fn refused(session: Session) -> Self {
+        ResponseFuture { inner: None, session, saving: None }
     }
 }
 
@@ -53,12 +59,16 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.saving.is_none() {
-            let output = ready!(this.inner.poll(cx));
+            let Some(inner) = this.inner.as_pin_mut() else {
+                return Poll::Ready(Ok(refusal(Error::new(ErrorKind::CrossSite))));
+            };
+            let output = ready!(inner.poll(cx));
             let Ok(response) = &output else { return Poll::Ready(output.map(passed)) };
             let config = &this.session.shared().config;
             let discards = response.status().is_server_error() && !config.save_on_server_errors;
             if !this.session.was_used() {
-                return Poll::Ready(output.map(|response| told(this.session, passed(response))));
+                // From now on every use is an error: nothing of the session can get into the response.
+                return Poll::Ready(output.map(passed));
             }
             if let Some(ended) = this.session.finish_at_once(discards) {
                 return Poll::Ready(output.map(|response| finished(this.session, response, ended)));
@@ -81,7 +91,7 @@ fn passed<B>(response: Response<B>) -> Response<ResponseBody<B>> {
 
 // The mark for a cache outside, which sees responses only.
 fn told<B>(session: &Session, mut response: Response<B>) -> Response<B> {
-    response.extensions_mut().insert(session.mark().clone());
+    response.extensions_mut().insert(session.mark());
     response
 }
 
@@ -115,16 +125,24 @@ fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: &Effect) {
     let jar = &shared.config.jar;
     let cookie = match effect {
         Effect::Keep => None,
-        Effect::Set(id, lifetime) => Some(jar.set(id, *lifetime)),
+        Effect::Set(value, lifetime) => Some(jar.set(value, *lifetime)),
         Effect::Remove => Some(jar.remove()),
     };
     let mut control = CacheControl::new().private();
+    let mut usual = "private";
     if let Some(cookie) = cookie {
         headers.append(SET_COOKIE, cookie);
         // Whoever keeps this response keeps somebody's key.
         control = control.no_store();
+        usual = "no-store, private";
     }
-    control.apply(headers, shared.config.store.clock().wall());
+    if [CACHE_CONTROL, VARY].iter().all(|name| !headers.contains_key(name)) {
+        // Nothing to take apart, and nothing to put together.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(usual));
+        headers.insert(VARY, HeaderValue::from_static("cookie"));
+        return;
+    }
+    control.apply(headers, shared.config.clock.wall());
     vary::append(headers, &[COOKIE]);
 }
 

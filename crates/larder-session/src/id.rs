@@ -4,6 +4,7 @@ use larder_core::{Key, Namespace};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
+use crate::csrf::Tokens;
 use crate::error::{Error, ErrorKind, Result};
 
 /// 256 bits from the operating system, which only the client knows.
@@ -17,23 +18,69 @@ impl Id {
     /// The characters of an id in a cookie.
     pub(crate) const LENGTH: usize = 64;
 
-    /// From its only encoding: 64 lowercase hexadecimal digits.
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Id(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Which user's list a session is in: a keyed hash of the user's name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot([u8; 16]);
+
+/// What the cookie of a session in a store says: its id, and which user's list says whether it is valid, so that both
+/// can be read at once. Believed is the session's record alone.
+#[derive(Clone)]
+pub(crate) struct Ticket {
+    pub(crate) id: Id,
+    pub(crate) slot: Option<Slot>,
+}
+
+impl Ticket {
+    /// The characters of the longest one.
+    pub(crate) const LONGEST: usize = Id::LENGTH + 32;
+
+    /// From its only encoding: 64 lowercase hexadecimal digits, or 96.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        let digits: &[u8; Id::LENGTH] = text.try_into().ok()?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Id(bytes))
+        let (id, slot) = text.split_at_checked(Id::LENGTH)?;
+        let slot = match slot {
+            [] => None,
+            slot => Some(Slot(bytes(slot)?)),
+        };
+        Some(Ticket { id: Id(bytes(id)?), slot })
     }
 
     /// As it stands in a cookie.
     pub(crate) fn to_text(&self) -> String {
-        self.0.iter().fold(String::with_capacity(Id::LENGTH), |mut text, byte| {
-            text.extend([byte >> 4, byte & 15].map(|half| char::from(DIGITS[usize::from(half)])));
-            text
-        })
+        let mut text = String::with_capacity(Ticket::LONGEST);
+        hex(&self.id.0, &mut text);
+        if let Some(slot) = &self.slot {
+            hex(&slot.0, &mut text);
+        }
+        text
     }
+}
+
+/// Appends bytes in their only encoding: two lowercase hexadecimal digits each.
+pub(crate) fn hex(bytes: &[u8], text: &mut String) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|half| char::from(DIGITS[usize::from(half)])));
+    }
+}
+
+/// Reads so many bytes in their only encoding, and nothing besides them.
+pub(crate) fn bytes<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -52,11 +99,14 @@ pub(crate) struct Entropy(pub(crate) fn(&mut [u8; 32]) -> Result<()>);
 
 impl Default for Entropy {
     fn default() -> Self {
-        Entropy(|bytes| {
-            let failed = |source| Error::new(ErrorKind::Entropy).with_source(source);
-            SysRng.try_fill_bytes(bytes).map_err(failed)
-        })
+        Entropy(|bytes| fill(bytes))
     }
+}
+
+/// Random bytes from the operating system.
+pub(crate) fn fill(bytes: &mut [u8]) -> Result<()> {
+    let failed = |source| Error::new(ErrorKind::Entropy).with_source(source);
+    SysRng.try_fill_bytes(bytes).map_err(failed)
 }
 
 impl Entropy {
@@ -75,6 +125,9 @@ impl Entropy {
 pub(crate) struct Names {
     record: [u8; 32],
     log: [u8; 32],
+    user: [u8; 32],
+    device: [u8; 32],
+    pub(crate) tokens: Tokens,
 }
 
 impl Names {
@@ -84,6 +137,9 @@ impl Names {
         Names {
             record: blake3::derive_key("larder-session v1: names of records", &material),
             log: blake3::derive_key("larder-session v1: hashes for logs", &material),
+            user: blake3::derive_key("larder-session v1: names of users' lists", &material),
+            device: blake3::derive_key("larder-session v1: names of devices", &material),
+            tokens: Tokens::new(&material),
         }
     }
 
@@ -96,6 +152,22 @@ impl Names {
     pub(crate) fn for_logs(&self, id: &Id) -> String {
         blake3::keyed_hash(&self.log, &id.0).to_hex()[..16].to_owned()
     }
+
+    /// Which list is that user's.
+    pub(crate) fn slot(&self, user: &str) -> Slot {
+        let hash = blake3::keyed_hash(&self.user, user.as_bytes());
+        Slot(std::array::from_fn(|at| hash.as_bytes()[at]))
+    }
+
+    /// Tells a user's sessions apart on a page: 16 hexadecimal digits.
+    pub(crate) fn device(&self, record: &[u8; 32]) -> String {
+        blake3::keyed_hash(&self.device, record).to_hex()[..16].to_owned()
+    }
+}
+
+/// Where the list of a user's sessions is kept.
+pub(crate) fn list_key(namespace: &Namespace, slot: Slot) -> Result<Key> {
+    Key::new(namespace, [b"x".as_slice(), b"u", &slot.0]).map_err(Error::from)
 }
 
 /// Where the session of that name is kept.
@@ -122,7 +194,8 @@ mod tests {
         let mut counts = vec![[0_u32; 16]; Id::LENGTH];
         let many = 20_000;
         for _ in 0..many {
-            let text = Entropy::default().id().unwrap().to_text();
+            let ticket = Ticket { id: Entropy::default().id().unwrap(), slot: None };
+            let text = ticket.to_text();
             for (count, character) in counts.iter_mut().zip(text.bytes()) {
                 count[usize::from(digit(character).unwrap())] += 1;
             }
@@ -150,18 +223,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn s09_accepted_means_canonical(text in "[0-9a-fA-F]{0,70}") {
-            let canonical = text.len() == 64 && !text.bytes().any(|c| c.is_ascii_uppercase());
-            let id = Id::parse(text.as_bytes());
-            prop_assert_eq!(id.is_some(), canonical);
-            if let Some(id) = id {
-                prop_assert_eq!(id.to_text(), text);
+        fn s09_accepted_means_canonical(text in "[0-9a-f]{63,65}|[0-9a-f]{95,97}|[0-9a-fA-F]{0,100}") {
+            let length = text.len() == 64 || text.len() == 96;
+            let canonical = length && !text.bytes().any(|c| c.is_ascii_uppercase());
+            let ticket = Ticket::parse(text.as_bytes());
+            prop_assert_eq!(ticket.is_some(), canonical);
+            if let Some(ticket) = ticket {
+                prop_assert_eq!(ticket.to_text(), text);
             }
         }
 
         #[test]
-        fn s09_any_bytes_are_parsed_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Id::parse(&bytes);
+        fn s09_any_bytes_are_parsed_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Ticket::parse(&bytes);
         }
     }
 }

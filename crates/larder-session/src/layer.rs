@@ -7,16 +7,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use larder_cache::{Cache, Store};
-use larder_core::{Key, Namespace, Ttl};
+use larder_core::{Clock, Key, Namespace, Ttl};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tower_layer::Layer;
 
-use crate::cookie::{Jar, SessionCookie};
-use crate::error::Result;
+use crate::cookie::{Jar, MAX_PAIR, SessionCookie};
+use crate::csrf::Origins;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Hook};
 use crate::expiry::{Expiry, Refresh};
 use crate::id::{Entropy, Names};
+use crate::seal::{Seal, Sealed};
 use crate::service::Sessions;
+use crate::users::Users;
 
 /// Gives every request a [`Session`](crate::Session); see the [crate's documentation](crate).
 #[derive(Clone)]
@@ -28,7 +31,13 @@ pub struct SessionLayer {
 
 #[derive(Clone)]
 pub(crate) struct Config {
-    pub(crate) store: Store,
+    /// Where sessions are, or, if they are in their cookies, the lists of users' sessions. `None` where neither is.
+    pub(crate) store: Option<Store>,
+    pub(crate) namespace: Namespace,
+    pub(crate) clock: Clock,
+    /// What seals sessions in their cookies, if that is where they are.
+    pub(crate) seal: Option<Seal>,
+    pub(crate) origins: Origins,
     pub(crate) jar: Jar,
     pub(crate) names: Names,
     pub(crate) expiry: Expiry,
@@ -39,8 +48,16 @@ pub(crate) struct Config {
     pub(crate) read_only_on_outage: bool,
     pub(crate) hook: Hook,
     pub(crate) entropy: Entropy,
+    sealed: Option<Sealed>,
     secret: Vec<u8>,
     evictable: bool,
+}
+
+impl Config {
+    pub(crate) fn store(&self) -> Result<&Store> {
+        let words = "sessions that live in their cookies have no list of users': say Sealed::revocable(&cache)";
+        self.store.as_ref().ok_or_else(|| Error::saying(ErrorKind::Configuration, words))
+    }
 }
 
 /// What all services made by one layer share.
@@ -80,10 +97,47 @@ impl SessionLayer {
     /// ```
     pub fn new(cache: &Cache) -> Self {
         let store = own_namespace(cache.store());
+        let clock = store.clock().clone();
+        SessionLayer::with_place(Some(store), clock, None)
+    }
+
+    /// Sessions in their own cookies, sealed, and in no store: see [`Sealed`] for what that gives and what it takes.
+    ///
+    /// ```
+    /// use larder_session::{KeyRing, Sealed, SessionLayer};
+    ///
+    /// # let key = std::array::from_fn(|at| at as u8);
+    /// let sessions = SessionLayer::in_cookie(Sealed::encrypted(KeyRing::new(&key)))?;
+    /// # let _ = sessions;
+    /// # Ok::<(), larder_session::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) when a key cannot be one; the words say what to change.
+    pub fn in_cookie(sealed: Sealed) -> Result<Self> {
+        sealed.check()?;
+        let users = sealed.users.as_ref().map(own_namespace);
+        let clock = sealed.clock.clone();
+        Ok(SessionLayer::with_place(users, clock, Some(sealed)).named())
+    }
+
+    fn with_place(store: Option<Store>, clock: Clock, sealed: Option<Sealed>) -> Self {
         let jar = SessionCookie::default().check().unwrap_or_else(|_| unreachable!("the default"));
-        let room =
-            store.abilities().max_bytes.map_or(u64::MAX, |most| most.saturating_sub(OVERHEAD));
+        let room = match (&store, &sealed) {
+            (_, Some(_)) => MAX_PAIR as u64,
+            (Some(store), None) => store.abilities().max_bytes.unwrap_or(u64::MAX),
+            (None, None) => unreachable!("sessions are somewhere"),
+        };
+        let room = if sealed.is_none() { room.saturating_sub(OVERHEAD) } else { room };
+        let namespace = store.as_ref().map(|store| store.namespace().clone());
+        let nowhere = || Namespace::new("sessions").unwrap_or_else(|_| unreachable!("letters"));
         let config = Config {
+            namespace: namespace.unwrap_or_else(nowhere),
+            clock,
+            seal: None,
+            origins: Origins::default(),
+            sealed,
             names: Names::new(&[], &jar.name),
             jar,
             expiry: Expiry::default(),
@@ -135,7 +189,36 @@ impl SessionLayer {
     }
 
     fn named(self) -> Self {
-        self.with(|config| config.names = Names::new(&config.secret, &config.jar.name))
+        self.with(|config| {
+            config.names = Names::new(&config.secret, &config.jar.name);
+            config.seal = config.sealed.as_ref().map(|sealed| sealed.seal(&config.jar.name));
+        })
+    }
+
+    /// Refuses requests that change something (any method but GET, HEAD, OPTIONS and TRACE) and were sent by a page of
+    /// another origin: 403, and the handler is not called. Browsers say where a request comes from in `Sec-Fetch-Site`,
+    /// older ones in `Origin`; what says neither is no browser and passes.
+    ///
+    /// Behind a proxy that changes `Host`, name the site's own origin with [`trust_origin`](SessionLayer::trust_origin).
+    ///
+    /// With it, forms of the site's own need no [token](crate::Session::csrf_token) in any browser of the last years.
+    pub fn same_origin_only(self) -> Self {
+        self.with(|config| config.origins.checked = true)
+    }
+
+    /// The [same](SessionLayer::same_origin_only), but for pages of that origin, such as `https://pay.example.com`.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) when it is no origin.
+    pub fn trust_origin(mut self, origin: &str) -> Result<Self> {
+        self.config.origins.trust(origin)?;
+        Ok(self)
+    }
+
+    /// The sessions of users, for those who are not that user: an administrator, a job, a changed password.
+    pub fn users(&self) -> Users {
+        Users(Arc::new(self.shared()))
     }
 
     /// How long sessions live: idle for two weeks and at most 90 days, unless set here or by
@@ -248,7 +331,11 @@ impl<S> Layer<S> for SessionLayer {
 
     fn layer(&self, inner: S) -> Sessions<S> {
         let Config { store, evictable, .. } = &self.config;
-        if store.abilities().evicts && !evictable && !self.common.warned.swap(true, Relaxed) {
+        if let Some(store) = store
+            && store.abilities().evicts
+            && !evictable
+            && !self.common.warned.swap(true, Relaxed)
+        {
             tracing::warn!(
                 backend = store.backend_name(),
                 "sessions are in a store that may evict them, and their visitors are signed out then; \
@@ -263,6 +350,7 @@ impl fmt::Debug for SessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
             .field("store", &self.config.store)
+            .field("sealed", &self.config.sealed)
             .field("cookie", &self.config.jar)
             .field("expiry", &self.config.expiry)
             .field("refresh", &self.config.refresh)

@@ -104,10 +104,26 @@
 //! A session is as durable as its store. In memory it ends with the process; in Redis it may be lost when a replica
 //! takes over that had not received it: such a visitor is signed out. Everything else here holds on all of them.
 //!
+//! # Users, forms, messages
+//!
+//! [`Session::sign_in_as`] puts a session into its user's list, which says which of them are valid: they can be
+//! [listed](Session::devices) and ended one by one, [all but one](Session::revoke_other_devices) and
+//! [all at once](Users::revoke_all), each in one atomic step. A list that is lost signs its user out, and never brings
+//! anybody back.
+//!
+//! [`SessionLayer::same_origin_only`] refuses requests that another site's pages send;
+//! [`Session::csrf_token`] is for forms that want more than that. [`Session::flash`] leaves a message for the next page.
+//!
+//! # Without a store
+//!
+//! [`SessionLayer::in_cookie`] keeps sessions in their cookies, signed or encrypted with a [`KeyRing`]. [`Sealed`] says
+//! what that costs.
+//!
+//! [`coming_from`] maps what tower-sessions, axum-session and Django call things.
+//!
 //! # Does not (yet)
 //!
-//! CSRF tokens (`SameSite=Lax` keeps other sites' forms out; `tower_http::csrf` checks where requests come from), lists
-//! of a user's sessions, sessions in the cookie itself, write-through to a durable store.
+//! Write-through to a durable store, and rotation of [`SessionLayer::secret`].
 
 #![forbid(unsafe_code)]
 
@@ -116,16 +132,22 @@ mod axum;
 mod body;
 mod commit;
 mod cookie;
+mod csrf;
 mod error;
 mod event;
 mod expiry;
+mod flash;
 mod future;
 mod id;
 mod layer;
 mod record;
+mod seal;
 mod service;
 mod session;
+mod sign_in;
 mod state;
+mod typed;
+mod users;
 mod value;
 
 pub use body::ResponseBody;
@@ -133,7 +155,16 @@ pub use cookie::{SameSite, SessionCookie};
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use expiry::{Expiry, Refresh};
+pub use flash::{Flash, Level};
 pub use future::ResponseFuture;
 pub use layer::SessionLayer;
+pub use seal::{KeyRing, Sealed};
 pub use service::Sessions;
 pub use session::Session;
+pub use users::{Device, Users};
+
+#[doc = include_str!("../COMING_FROM.md")]
+pub mod coming_from {
+    #[allow(unused_imports)]
+    use super::*;
+}

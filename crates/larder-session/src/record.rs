@@ -1,7 +1,8 @@
 //! What is stored for a session.
 //!
-//! Format version 1. The head: version, state, flags (1: an expiry of its own, 2: idle, 4: absolute, 8: browser),
-//! when it began (milliseconds of Unix time), idle and absolute milliseconds. The body: for each key, in ascending
+//! Format version 1. The head: version, state, flags (1: an expiry of its own, 2: idle, 4: absolute, 8: browser, 16: a
+//! user's), when it began (milliseconds of Unix time), idle and absolute milliseconds. The body: the length (2 bytes) and
+//! name of the user if it is one's; for each key, in ascending
 //! order, its length (2 bytes) and text, its value's length (4 bytes) and MessagePack; of a rotated session, the name of
 //! the record where it lives on. All big-endian. Whatever differs is no record: there is one way to write each, so
 //! hostile bytes have no room.
@@ -14,6 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use larder_core::{Encoded, Live, Result as CoreResult, Ttl};
 
 use crate::expiry::Expiry;
+use crate::users::MAX_USER;
 
 /// The values, each as MessagePack.
 pub(crate) type Values = BTreeMap<String, Bytes>;
@@ -34,7 +36,9 @@ pub(crate) struct Alive {
     pub(crate) began: i64,
     /// `None`: what the layer says.
     pub(crate) expiry: Option<Expiry>,
-    pub(crate) values: Values,
+    /// Whose it is, if they have signed in as somebody.
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) values: Arc<Values>,
 }
 
 /// No values.
@@ -45,9 +49,9 @@ pub(crate) const MAX_KEYS: usize = 1024;
 /// The longest key, in bytes.
 pub(crate) const MAX_KEY: usize = 256;
 
-const CODEC: u8 = 20;
+pub(crate) const CODEC: u8 = 20;
 const VERSION: u8 = 1;
-const HEAD: usize = 27;
+pub(crate) const HEAD: usize = 27;
 
 /// The bytes that values take up in a record.
 pub(crate) fn size(values: &Values) -> usize {
@@ -76,15 +80,20 @@ impl Record {
             absolute: duration(4, head.get_u64())?,
             browser: flags & 8 != 0,
         };
-        if flags > 15 || (flags & 1 == 0 && flags != 0) {
+        if flags > 31 || (flags & 1 == 0 && flags & 15 != 0) {
             return None;
         }
         let expiry = (flags & 1 != 0).then_some(expiry);
         let stone = flags == 0 && began == 0;
         match state {
             0 => {
-                let values = decode_values(&encoded.body)?;
-                Some(Record::Alive(Arc::new(Alive { began, expiry, values })))
+                let mut body = encoded.body.clone();
+                let user = match flags & 16 {
+                    0 => None,
+                    _ => Some(decode_user(&mut body)?),
+                };
+                let values = Arc::new(decode_values(body)?);
+                Some(Record::Alive(Arc::new(Alive { began, expiry, user, values })))
             }
             1 if stone && encoded.body.is_empty() => Some(Record::Destroyed),
             2 if stone => Some(Record::Rotated(encoded.body[..].try_into().ok()?)),
@@ -93,10 +102,15 @@ impl Record {
     }
 }
 
+fn decode_user(body: &mut Bytes) -> Option<Arc<str>> {
+    let length = usize::from(body.try_get_u16().ok()?);
+    let user = take(body, length).filter(|_| length <= MAX_USER)?;
+    Some(std::str::from_utf8(&user).ok()?.into())
+}
+
 // The values are slices of the body: nothing is copied but the keys.
-fn decode_values(body: &Bytes) -> Option<Values> {
+fn decode_values(mut rest: Bytes) -> Option<Values> {
     let mut values = Values::new();
-    let mut rest = body.clone();
     let mut last: Option<Bytes> = None;
     while !rest.is_empty() {
         let length = usize::from(rest.try_get_u16().ok()?);
@@ -129,6 +143,8 @@ impl Live for Record {
                 | u8::from(expiry.absolute.is_some()) << 2
                 | u8::from(expiry.browser) << 3
         });
+        let user = alive.and_then(|alive| alive.user.as_deref());
+        let flags = flags | u8::from(user.is_some()) << 4;
         let millis = |duration: Option<Duration>| {
             // At most a hundred years.
             duration.map_or(0, |duration| duration.as_millis() as u64)
@@ -142,7 +158,11 @@ impl Live for Record {
         if let Record::Rotated(name) = self {
             body.put_slice(name);
         }
-        for (key, value) in alive.into_iter().flat_map(|alive| &alive.values) {
+        if let Some(user) = user {
+            body.put_u16(user.len() as u16);
+            body.put_slice(user.as_bytes());
+        }
+        for (key, value) in alive.into_iter().flat_map(|alive| &*alive.values) {
             // Both were checked against limits that fit.
             body.put_u16(key.len() as u16);
             body.put_slice(key.as_bytes());
@@ -153,12 +173,12 @@ impl Live for Record {
     }
 
     fn weight(&self) -> usize {
-        let values = match self {
-            Record::Alive(alive) => &alive.values,
-            _ => &EMPTY,
+        let (values, user) = match self {
+            Record::Alive(alive) => (&*alive.values, alive.user.as_deref()),
+            _ => (&EMPTY, None),
         };
         let each = size_of::<(String, Bytes)>();
-        size_of::<Self>() + size(values) + values.len() * each
+        size_of::<Self>() + size(values) + values.len() * each + user.map_or(0, str::len)
     }
 }
 
@@ -173,9 +193,12 @@ mod tests {
         let expiry = (durations.clone(), durations, any::<bool>())
             .prop_map(|(idle, absolute, browser)| Expiry { idle, absolute, browser });
         let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-        let values = proptest::collection::btree_map(".{0,8}", value, 0..6);
-        let alive = (any::<i64>(), proptest::option::of(expiry), values).prop_map(
-            |(began, expiry, values)| Record::Alive(Arc::new(Alive { began, expiry, values })),
+        let values = proptest::collection::btree_map(".{0,8}", value, 0..6).prop_map(Arc::new);
+        let user = proptest::option::of(".{0,8}".prop_map(Arc::from));
+        let alive = (any::<i64>(), proptest::option::of(expiry), user, values).prop_map(
+            |(began, expiry, user, values)| {
+                Record::Alive(Arc::new(Alive { began, expiry, user, values }))
+            },
         );
         prop_oneof![8 => alive, 1 => Just(Record::Destroyed), 1 => any::<[u8; 32]>().prop_map(Record::Rotated)]
     }

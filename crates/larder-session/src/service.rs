@@ -9,6 +9,7 @@ use larder_http_rules::SessionMark;
 use tower_service::Service;
 
 use crate::body::ResponseBody;
+use crate::event::Event;
 use crate::future::ResponseFuture;
 use crate::layer::Shared;
 use crate::session::Session;
@@ -54,11 +55,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let brought = self.shared.config.jar.read(request.headers());
-        // One mark for all session layers of a stack, or the outer one's would hide the inner one's.
-        let mark = request.extensions().get::<SessionMark>().cloned().unwrap_or_default();
-        let session = Session::new(self.shared.clone(), mark.clone(), brought);
-        request.extensions_mut().insert(mark);
+        let config = &self.shared.config;
+        let lines = config.jar.pick(request.headers());
+        let allowed = config.origins.allow(request.method(), request.uri(), request.headers());
+        let outer = request.extensions().get::<SessionMark>().cloned();
+        let session = Session::new(self.shared.clone(), outer, lines);
+        if !allowed {
+            self.shared.config.hook.tell(Event::CrossSite);
+            return ResponseFuture::refused(session);
+        }
+        request.extensions_mut().insert(session.mark());
         request.extensions_mut().insert(session.clone());
         ResponseFuture::new(self.inner.call(request), session)
     }

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::commit;
-use crate::cookie::Brought;
+use crate::cookie::Lines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::Expiry;
 use crate::layer::Shared;
-use crate::record::Values;
 use crate::state::{Change, Effect, State, Update};
+use crate::users::Users;
 use crate::value;
 
 /// The session of the visitor who sent this request.
@@ -50,22 +50,29 @@ pub struct Session(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    // What caches in this stack look at; other session layers may share it.
-    mark: SessionMark,
+    // What caches in this stack look at if there is no outer one.
     used: AtomicBool,
+    // Of a session layer around this one: one mark for all of a stack, or the outer one's would hide the inner one's.
+    outer: Option<SessionMark>,
     // The head went out without saying that a session was used.
     unmarked: AtomicBool,
     state: Mutex<State>,
 }
 
+impl AsRef<AtomicBool> for Inner {
+    fn as_ref(&self) -> &AtomicBool {
+        &self.used
+    }
+}
+
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, mark: SessionMark, brought: Brought) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, outer: Option<SessionMark>, lines: Lines) -> Self {
         Session(Arc::new(Inner {
             shared,
-            mark,
             used: AtomicBool::new(false),
+            outer,
             unmarked: AtomicBool::new(false),
-            state: Mutex::new(State::new(brought)),
+            state: Mutex::new(State::new(lines)),
         }))
     }
 
@@ -155,7 +162,8 @@ impl Session {
     }
 
     /// Signs a visitor in: [rotates](Session::rotate) the id, and puts in who they are. What they did before stays in
-    /// the session, a cart for instance; [`clear`](Session::clear) it where it should not.
+    /// the session, a cart for instance; [`clear`](Session::clear) it where it should not. See
+    /// [`sign_in_as`](Session::sign_in_as) for sessions that can be listed and ended by user.
     ///
     /// # Errors
     ///
@@ -199,48 +207,21 @@ impl Session {
         state.values().get(key).map_or_else(|| Ok(T::default()), |bytes| value::decode(bytes))
     }
 
-    /// The whole session as one struct, whose fields are the keys. Fields that may be missing need a default
-    /// (`#[serde(default)]`).
-    ///
-    /// ```
-    /// use serde::{Deserialize, Serialize};
-    ///
-    /// #[derive(Default, Serialize, Deserialize)]
-    /// #[serde(default)]
-    /// struct Visitor {
-    ///     name: Option<String>,
-    ///     cart: Vec<String>,
-    /// }
-    ///
-    /// # async fn handler(session: larder_session::Session) -> Result<(), larder_session::Error> {
-    /// let visitor: Visitor = session.typed().await?;
-    /// session.update_typed(|visitor: &mut Visitor| visitor.cart.push("teapot".to_owned())).await?;
-    /// # let _ = visitor.name; Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Value`](ErrorKind::Value) when it is not of that type; see also [above](Session#errors).
-    pub async fn typed<T: DeserializeOwned>(&self) -> Result<T> {
-        value::join(self.read().await?.values())
-    }
-
-    /// Changes the whole session as one struct. Only fields that become different are written, however deep the change
-    /// is; other keys stay. The closure runs again, as that of [`update`](Session::update) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`update`](Session::update).
-    pub async fn update_typed<T, F>(&self, mut change: F) -> Result<()>
+    /// Keeps those items of a list that `keep` says. Runs again on what another request stored meanwhile.
+    pub(crate) async fn retain<T, F>(&self, key: &str, keep: F) -> Result<()>
     where
         T: Serialize + DeserializeOwned,
-        F: FnMut(&mut T) + Send + 'static,
+        F: Fn(&T) -> bool + Send + 'static,
     {
+        let name = key.to_owned();
         let update: Update = Box::new(move |values| {
-            let mut whole: T = value::join(values)?;
-            let before = value::split(&whole)?;
-            change(&mut whole);
-            apply(values, &before, value::split(&whole)?);
+            let Some(bytes) = values.get(&name) else { return Ok(()) };
+            let mut items: Vec<T> = value::decode(bytes)?;
+            items.retain(&keep);
+            match items.is_empty() {
+                true => values.remove(&name),
+                false => values.insert(name.clone(), value::encode(&items)?),
+            };
             Ok(())
         });
         self.change(Change::Update(update)).await
@@ -285,6 +266,10 @@ impl Session {
         let shared = &self.0.shared;
         let mut state = self.0.state.lock().await;
         unsealed(&state)?;
+        if shared.config.seal.is_some() && shared.config.store.is_some() {
+            // Whose list it has to leave, it says itself.
+            state.load(shared).await?;
+        }
         state.destroy(shared)
     }
 
@@ -341,18 +326,18 @@ impl Session {
         joined(tokio::spawn(task.in_current_span()).await)
     }
 
-    async fn change(&self, change: Change) -> Result<()> {
+    pub(crate) async fn change(&self, change: Change) -> Result<()> {
         self.write().await?.change(&self.0.shared, change)
     }
 
-    async fn read(&self) -> Result<MutexGuard<'_, State>> {
+    pub(crate) async fn read(&self) -> Result<MutexGuard<'_, State>> {
         self.touch()?;
         let mut state = self.0.state.lock().await;
         state.load(&self.0.shared).await?;
         Ok(state)
     }
 
-    async fn write(&self) -> Result<MutexGuard<'_, State>> {
+    pub(crate) async fn write(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.open().await?;
         if state.rotated_away {
             return Err(Error::new(ErrorKind::Gone));
@@ -360,7 +345,7 @@ impl Session {
         Ok(state)
     }
 
-    async fn open(&self) -> Result<MutexGuard<'_, State>> {
+    pub(crate) async fn open(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.read().await?;
         unsealed(&state)?;
         match &state.failed {
@@ -371,7 +356,9 @@ impl Session {
 
     // Sequentially consistent on both sides: either the head tells of the use, or the user is told of the head.
     fn touch(&self) -> Result<()> {
-        self.0.mark.touch();
+        if let Some(outer) = &self.0.outer {
+            outer.touch();
+        }
         self.0.used.store(true, Ordering::SeqCst);
         if self.0.unmarked.load(Ordering::SeqCst) { Err(late()) } else { Ok(()) }
     }
@@ -389,12 +376,16 @@ impl Session {
         used
     }
 
+    pub(crate) fn users(&self) -> Users {
+        Users(self.0.shared.clone())
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
 
-    pub(crate) fn mark(&self) -> &SessionMark {
-        &self.0.mark
+    pub(crate) fn mark(&self) -> SessionMark {
+        self.0.outer.clone().unwrap_or_else(|| SessionMark::part_of(self.0.clone()))
     }
 
     /// Ends the exchange, if there is nothing to save.
@@ -459,17 +450,6 @@ fn unsealed(state: &State) -> Result<()> {
 fn late() -> Error {
     tracing::error!("a session was used after the response's head was sent");
     Error::new(ErrorKind::Late)
-}
-
-fn apply(values: &mut Values, before: &Values, after: Values) {
-    for key in before.keys().filter(|key| !after.contains_key(*key)) {
-        values.remove(key);
-    }
-    for (key, value) in after {
-        if before.get(&key) != Some(&value) {
-            values.insert(key, value);
-        }
-    }
 }
 
 /// What a task of ours came to. It is never aborted, so it ended by itself or by a panic of a closure of the user's.

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_core::{Entry, Key, Moment, Revision};
+use smallvec::SmallVec;
 
-use crate::cookie::Brought;
+use crate::cookie::{Brought, Lines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::expiry::Expiry;
-use crate::id::Id;
+use crate::id::{Id, Slot, Ticket, list_key, name};
 use crate::layer::Shared;
 use crate::record::{Alive, EMPTY, MAX_KEY, MAX_KEYS, Record, Values, size};
+use crate::seal::{Opened, Seal, millis};
+use crate::users;
 
 /// A session as it is stored.
 #[derive(Clone)]
@@ -23,6 +26,15 @@ pub(crate) struct Base {
     pub(crate) revision: Revision,
     /// When it was last kept alive.
     pub(crate) written: Option<Moment>,
+}
+
+/// A user, and what their device is called.
+pub(crate) type SignIn = (Arc<str>, String);
+
+/// A record that is to be destroyed, and its revision where that is known.
+pub(crate) struct Kill {
+    pub(crate) key: Key,
+    pub(crate) known: Option<(Revision, Option<Arc<str>>)>,
 }
 
 /// What a record turned out to be.
@@ -49,14 +61,16 @@ pub(crate) type Update = Box<dyn FnMut(&mut Values) -> Result<()> + Send>;
 pub(crate) enum Effect {
     #[default]
     Keep,
-    /// It is set, for so long; `None` for until the browser closes.
-    Set(Id, Option<Duration>),
+    /// It is set to that, for so long; `None` for until the browser closes.
+    Set(String, Option<Duration>),
     Remove,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) brought: Brought,
+    lines: Lines,
+    // `None` until somebody has to know.
+    brought: Option<Brought>,
     pub(crate) loaded: bool,
     /// Why it could not be read. Stays: an exchange has one answer to who its visitor is.
     pub(crate) failed: Option<Error>,
@@ -64,12 +78,18 @@ pub(crate) struct State {
     pub(crate) rotated_away: bool,
     pub(crate) base: Option<Base>,
     /// The values as they are after all changes; `None` while they are the base's.
-    view: Option<Values>,
+    view: Option<Arc<Values>>,
     changes: Vec<Change>,
     pub(crate) expiry: Option<Option<Expiry>>,
     pub(crate) rotate: bool,
-    /// Records that are to be destroyed, and their revisions where they are known.
-    pub(crate) kills: Vec<(Key, Option<Revision>)>,
+    /// Who has signed in.
+    pub(crate) signs_in: Option<SignIn>,
+    /// The id that the session will have, where somebody had to know it before it is saved.
+    pub(crate) next: Option<Id>,
+    /// It was sealed with an older key, or one that ends.
+    pub(crate) reseal: bool,
+    /// What is to be destroyed.
+    pub(crate) kills: Vec<Kill>,
     pub(crate) effect: Effect,
     /// A record was written in this exchange.
     pub(crate) saved: bool,
@@ -78,12 +98,42 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(brought: Brought) -> Self {
-        State { brought, ..State::default() }
+    pub(crate) fn new(lines: Lines) -> Self {
+        State { lines, ..State::default() }
+    }
+
+    fn brought(&mut self, shared: &Shared) -> &Brought {
+        let config = &shared.config;
+        self.brought.get_or_insert_with(|| match &config.seal {
+            None => config.jar.read(&self.lines),
+            Some(_) => match config.jar.values(&self.lines) {
+                Some(values) => Brought { any: !values.is_empty(), ..Brought::default() },
+                None => Brought { any: true, malformed: true, ..Brought::default() },
+            },
+        })
+    }
+
+    /// The id under which the session will be known when this exchange has ended.
+    pub(crate) fn lasting_id(&mut self, shared: &Shared) -> Result<Id> {
+        match (&self.base, &self.next) {
+            (Some(base), _) if !self.rotate => Ok(base.id.clone()),
+            (_, Some(id)) => Ok(id.clone()),
+            _ => {
+                let id = shared.config.entropy.id()?;
+                self.next = Some(id.clone());
+                Ok(id)
+            }
+        }
     }
 
     pub(crate) fn values(&self) -> &Values {
-        self.view.as_ref().unwrap_or_else(|| self.stored())
+        self.view.as_deref().unwrap_or_else(|| self.stored())
+    }
+
+    /// The values, to be stored: nothing is copied.
+    pub(crate) fn shared_values(&self) -> Arc<Values> {
+        let stored = self.base.as_ref().map(|base| &base.alive.values);
+        self.view.as_ref().or(stored).cloned().unwrap_or_default()
     }
 
     fn stored(&self) -> &Values {
@@ -92,6 +142,13 @@ impl State {
 
     /// Makes a change, if the session stays within its limits.
     pub(crate) fn change(&mut self, shared: &Shared, mut change: Change) -> Result<()> {
+        if let Change::Set(key, value) = &change
+            && self.values().get(key) == value.as_ref()
+        {
+            // Nothing becomes different now, but it has to hold on what another request stores, too.
+            self.changes.push(change);
+            return Ok(());
+        }
         let mut values = self.values().clone();
         match &mut change {
             Change::Set(key, Some(value)) => {
@@ -105,7 +162,7 @@ impl State {
         }
         check_limits(&values, shared.config.max_bytes)?;
         self.changes.push(change);
-        self.view = Some(values);
+        self.view = Some(Arc::new(values));
         Ok(())
     }
 
@@ -115,11 +172,12 @@ impl State {
             Some(base) => {
                 let alive = &base.alive;
                 self.rotate
+                    || self.signs_in.is_some()
                     || self.view.as_ref().is_some_and(|view| *view != alive.values)
                     || self.expiry.is_some_and(|expiry| expiry != alive.expiry)
             }
             // What holds nothing needs no record.
-            None => !self.values().is_empty(),
+            None => !self.values().is_empty() || self.signs_in.is_some() || self.next.is_some(),
         }
     }
 
@@ -127,7 +185,7 @@ impl State {
     pub(crate) fn rebase(&mut self, shared: &Shared, newer: Base) -> Result<()> {
         let before = self.stored().clone();
         let after = &newer.alive.values;
-        let mut values = after.clone();
+        let mut values = (**after).clone();
         let mut cleared = false;
         for change in &mut self.changes {
             match change {
@@ -150,7 +208,7 @@ impl State {
             }
         }
         check_limits(&values, shared.config.max_bytes)?;
-        self.view = (!self.changes.is_empty()).then_some(values);
+        self.view = (!self.changes.is_empty()).then(|| Arc::new(values));
         self.base = Some(newer);
         Ok(())
     }
@@ -172,6 +230,8 @@ impl State {
         self.view = None;
         self.changes.clear();
         self.expiry = None;
+        self.signs_in = None;
+        self.next = None;
         self.rotate = false;
     }
 
@@ -187,12 +247,16 @@ impl State {
 
     /// Destroys whatever session there is. What is put in afterwards begins another one.
     pub(crate) fn destroy(&mut self, shared: &Shared) -> Result<()> {
+        let any = self.brought(shared).any;
         match self.base.take() {
-            Some(base) => self.kills.push((base.key, Some(base.revision))),
+            Some(base) => {
+                let known = Some((base.revision, base.alive.user.clone()));
+                self.kills.push(Kill { key: base.key, known });
+            }
             // Also when they were read and are nothing: one may have been rotated, and lives on.
             None if self.kills.is_empty() => {
-                for id in &self.brought.ids {
-                    self.kills.push((shared.key(id)?, None));
+                for ticket in self.brought.iter().flat_map(|brought| &brought.tickets) {
+                    self.kills.push(Kill { key: shared.key(&ticket.id)?, known: None });
                 }
             }
             None => {}
@@ -201,7 +265,7 @@ impl State {
         self.loaded = true;
         self.rotated_away = false;
         // A session that began in this very exchange leaves nothing behind; a cookie that was brought has to go.
-        self.effect = if self.brought.any { Effect::Remove } else { Effect::Keep };
+        self.effect = if any { Effect::Remove } else { Effect::Keep };
         Ok(())
     }
 
@@ -236,26 +300,34 @@ impl State {
 
     async fn find(&mut self, shared: &Shared) -> Result<()> {
         let hook = &shared.config.hook;
-        if self.brought.malformed {
+        let brought = self.brought(shared);
+        if brought.malformed {
             hook.tell(Event::Malformed);
         }
-        let mut alive = Vec::new();
-        for found in look(shared, &self.brought.ids).await? {
+        let (mut alive, mut several, mut rotated) = (None, false, false);
+        let found = match &shared.config.seal {
+            None => look(shared, &brought.tickets).await?,
+            Some(seal) => {
+                let values = shared.config.jar.values(&self.lines).unwrap_or_default();
+                open(shared, seal, &values, &mut self.reseal).await?
+            }
+        };
+        for found in found {
             match found {
-                Found::Alive(base) => alive.push(base),
+                Found::Alive(base) => several |= alive.replace(base).is_some(),
                 Found::Rotated => {
-                    self.rotated_away = true;
+                    rotated = true;
                     hook.tell(Event::DeadId);
                 }
                 Found::Not(event) => hook.tell(event),
             }
         }
-        if alive.len() > 1 {
+        if several {
             hook.tell(Event::Ambiguous);
-            return Ok(());
+            alive = None;
         }
-        self.base = alive.pop();
-        self.rotated_away &= self.base.is_none();
+        self.rotated_away = rotated && alive.is_none();
+        self.base = alive;
         Ok(())
     }
 }
@@ -265,64 +337,137 @@ fn check_limits(values: &Values, max_bytes: usize) -> Result<()> {
     if keys && size(values) <= max_bytes { Ok(()) } else { Err(Error::new(ErrorKind::TooLarge)) }
 }
 
-/// Looks up all of these ids, in one round trip.
-async fn look(shared: &Shared, ids: &[Id]) -> Result<Vec<Found>> {
-    let config = &shared.config;
-    let keyed = ids.iter().map(|id| Ok((id, shared.key(id)?)));
-    let keyed = keyed.collect::<Result<Vec<_>>>()?;
-    let entries = match &keyed[..] {
-        [] => Vec::new(),
-        [(_, key)] => vec![config.store.get(key, &[]).await?.entry],
-        many => {
-            let keys: Vec<Key> = many.iter().map(|(_, key)| key.clone()).collect();
-            config.store.lookup_many(&keys).await?
+/// Looks up all of these sessions, in one round trip.
+async fn look(shared: &Shared, tickets: &[Ticket]) -> Result<SmallVec<[Found; 1]>> {
+    let store = shared.config.store()?;
+    let mut found = SmallVec::new();
+    if let [Ticket { id, slot: None }] = tickets {
+        let key = shared.key(id)?;
+        let entry = store.get(&key, &[]).await?.entry;
+        found.push(judge(shared, id.clone(), key, entry, None).await?);
+        return Ok(found);
+    }
+    let mut keys = Vec::with_capacity(2 * tickets.len());
+    for Ticket { id, slot } in tickets {
+        keys.push(shared.key(id)?);
+        if let Some(slot) = slot {
+            keys.push(shared.user_key(*slot)?);
         }
-    };
-    let pairs = keyed.into_iter().zip(entries);
-    Ok(pairs.map(|((id, key), entry)| judge(shared, id.clone(), key, entry)).collect())
+    }
+    let entries = store.lookup_many(&keys).await?;
+    let mut read = keys.into_iter().zip(entries);
+    for Ticket { id, slot } in tickets {
+        let Some((key, entry)) = read.next() else { break };
+        let list = slot.and_then(|slot| read.next().map(|(_, list)| (slot, list)));
+        found.push(judge(shared, id.clone(), key, entry, list).await?);
+    }
+    Ok(found)
 }
 
 /// Looks at a record again.
 pub(crate) async fn look_again(shared: &Shared, base: &Base) -> Result<Found> {
-    let entry = shared.config.store.get(&base.key, &[]).await?.entry;
-    Ok(judge(shared, base.id.clone(), base.key.clone(), entry))
+    let entry = shared.config.store()?.get(&base.key, &[]).await?.entry;
+    judge(shared, base.id.clone(), base.key.clone(), entry, None).await
 }
 
+type List = (Slot, Option<Entry>);
+
 // The ends are checked here, whatever the store does with its lifetimes.
-fn judge(shared: &Shared, id: Id, key: Key, entry: Option<Entry>) -> Found {
-    let Some(entry) = entry else { return Found::Not(Event::UnknownId) };
+async fn judge(
+    shared: &Shared,
+    id: Id,
+    key: Key,
+    entry: Option<Entry>,
+    list: Option<List>,
+) -> Result<Found> {
+    let Some(entry) = entry else { return Ok(Found::Not(Event::UnknownId)) };
     let Some(record) = entry.downcast_or(Record::decode) else {
-        return Found::Not(Event::Undecodable);
+        return Ok(Found::Not(Event::Undecodable));
     };
     let alive = match &*record {
         Record::Alive(alive) => alive.clone(),
-        Record::Destroyed => return Found::Not(Event::DeadId),
-        Record::Rotated(_) => return Found::Rotated,
+        Record::Destroyed => return Ok(Found::Not(Event::DeadId)),
+        Record::Rotated(_) => return Ok(Found::Rotated),
     };
-    let expiry = alive.expiry.unwrap_or(shared.config.expiry);
-    let clock = shared.config.store.clock();
     let written = entry.times().map(|times| times.written);
-    let idle = written.map_or(Duration::ZERO, |written| clock.now().since(written));
-    let over = expiry.idle.is_some_and(|most| idle >= most)
-        || expiry.absolute.is_some_and(|most| shared.age(alive.began) >= most);
-    if over {
-        return Found::Not(Event::Expired);
+    let idle = written.map_or(Duration::ZERO, |written| shared.config.clock.now().since(written));
+    if shared.is_over(&alive, idle) {
+        return Ok(Found::Not(Event::Expired));
     }
-    let revision = entry.revision();
-    Found::Alive(Base { id, key, alive, revision, written })
+    let base = Base { id, key, alive, revision: entry.revision(), written };
+    listed(shared, base, list).await
+}
+
+// A session of a user is one while it is in their list. `list` is what was read already.
+async fn listed(shared: &Shared, base: Base, list: Option<List>) -> Result<Found> {
+    let (Some(user), Some(store)) = (&base.alive.user, &shared.config.store) else {
+        return Ok(Found::Alive(base));
+    };
+    let slot = shared.config.names.slot(user);
+    let list = match list {
+        Some((read, list)) if read == slot => list,
+        // The cookie did not say so, or lied.
+        _ => store.get(&shared.user_key(slot)?, &[]).await?.entry,
+    };
+    Ok(match users::lists(list.as_ref(), &name(&base.key)) {
+        true => Found::Alive(base),
+        false => Found::Not(Event::Revoked),
+    })
+}
+
+/// Opens the sessions that these values are.
+async fn open(
+    shared: &Shared,
+    seal: &Seal,
+    values: &[&[u8]],
+    reseal: &mut bool,
+) -> Result<SmallVec<[Found; 1]>> {
+    let mut all = SmallVec::new();
+    for value in values {
+        let opened = match seal.open(value, shared.config.clock.wall()) {
+            Ok(opened) => opened,
+            Err(event) => {
+                all.push(Found::Not(event));
+                continue;
+            }
+        };
+        let Opened { id, alive, kept, old } = opened;
+        let idle = shared.age(kept);
+        if shared.is_over(&alive, idle) {
+            all.push(Found::Not(Event::Expired));
+            continue;
+        }
+        let millis = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
+        let written = Some(shared.config.clock.now().shifted_millis(-millis));
+        let base = Base { key: shared.key(&id)?, id, alive, revision: Revision::NONE, written };
+        let found = listed(shared, base, None).await?;
+        *reseal |= old && matches!(found, Found::Alive(_));
+        all.push(found);
+    }
+    Ok(all)
 }
 
 impl Shared {
     /// Where the session of that id is kept.
     pub(crate) fn key(&self, id: &Id) -> Result<Key> {
-        self.config.names.key(self.config.store.namespace(), id)
+        self.config.names.key(&self.config.namespace, id)
+    }
+
+    /// Where the list of a user's sessions is kept.
+    pub(crate) fn user_key(&self, slot: Slot) -> Result<Key> {
+        list_key(&self.config.namespace, slot)
+    }
+
+    /// Whether a session that was last kept alive so long ago has ended.
+    pub(crate) fn is_over(&self, alive: &Alive, idle: Duration) -> bool {
+        let expiry = alive.expiry.unwrap_or(self.config.expiry);
+        expiry.idle.is_some_and(|most| idle >= most)
+            || expiry.absolute.is_some_and(|most| self.age(alive.began) >= most)
     }
 
     /// Milliseconds of Unix time.
     pub(crate) fn wall_millis(&self) -> i64 {
-        let wall = self.config.store.clock().wall();
-        let since = wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        millis(self.config.clock.wall())
     }
 
     /// How long ago a session began. Zero if that is to come.

@@ -172,7 +172,9 @@ async fn s24_unknown_ids_are_counted_and_take_no_room() {
             counts.fetch_add(1, Ordering::SeqCst);
         })
     });
-    for n in 0..10_000 {
+    let guesses = std::env::var("LARDER_GUESSES").ok().and_then(|many| many.parse().ok());
+    let guesses = guesses.unwrap_or(10_000);
+    for n in 0..guesses {
         let guess = format!("__Host-id={n:064x}");
         let got = exchange(&stand.layer, Some(&guess), |session| async move {
             session.contains("user").await.map(drop)
@@ -180,7 +182,7 @@ async fn s24_unknown_ids_are_counted_and_take_no_room() {
         .await;
         assert_eq!(got.set_cookie(), None);
     }
-    assert_eq!(counted.load(Ordering::SeqCst), 10_000);
+    assert_eq!(counted.load(Ordering::SeqCst), guesses);
     assert_eq!(stand.memory.usage().entries, 0);
 }
 

@@ -1,0 +1,64 @@
+//! The command line, as the binary itself.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+fn accounts(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_accounts"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn fails(args: &[&str], words: &[&str]) -> String {
+    let output = accounts(args).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{args:?}");
+    for words in words {
+        assert!(error.contains(words), "{args:?} does not say {words:?}: {error}");
+    }
+    assert!(!error.contains("panicked"), "{error}");
+    error
+}
+
+#[test]
+fn help_tells_of_every_option() {
+    let output = accounts(&["--help"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in ["--sessions <URL>", "--listen <ADDR>", "--database <PATH>", "--https", "redis://"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn wrong_options_are_told_with_what_to_write_and_no_password_is_repeated() {
+    fails(&["--sesions", "memory://"], &["unexpected argument '--sesions'", "--sessions"]);
+    fails(&["--listen", "3000"], &["127.0.0.1:3001"]);
+    fails(&["--database", "/nowhere/at/all.db", "--listen", "127.0.0.1:0"], &["--database PATH"]);
+    for url in [
+        "hunter2",
+        "sqlite://user:hunter2@host/",
+        "redis://user:hunter2@127.0.0.1:1/0",
+        "memory://?max_bytes=hunter2",
+    ] {
+        let error = fails(&["--sessions", url], &["--sessions", "memory://?max_bytes=32MiB"]);
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn one_command_starts_it_and_a_signal_stops_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("accounts.db");
+    let mut command = accounts(&["--listen", "127.0.0.1:0", "--database", path.to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // Open to the end, since it goes on printing.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines.by_ref().map(Result::unwrap).find(|line| line.contains("http://")).unwrap();
+    let address = address.split("http://").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_ok());
+    let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(killed.success() && child.wait().unwrap().success());
+    assert!(path.exists());
+}

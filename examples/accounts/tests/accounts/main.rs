@@ -1,0 +1,6 @@
+//! The accounts example as its visitors see it: over HTTP, and as a command.
+
+mod browser;
+mod command;
+mod refusals;
+mod story;
