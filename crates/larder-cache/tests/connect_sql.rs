@@ -21,7 +21,7 @@ async fn sqlite_and_postgres_are_named_by_their_urls() {
     let file = directory.join("cache.db");
     let sqlite = format!("sqlite://{}?{patient}&busy_timeout=60s", file.display());
     expect_it_works(&sqlite).await;
-    expect_it_works(&format!("tiered:memory://|{sqlite}")).await;
+    expect_it_works(&format!("tiered:memory://?ceiling=1s|{sqlite}")).await;
     let server = PostgresServer::start().await;
     let limits = "create=true&response_timeout=60s&connect_timeout=60s";
     expect_it_works(&format!("{}?{patient}&{limits}", server.url())).await;
