@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// The floors of `ARCHITECTURE.md`. A crate may depend on crates of lower floors.
-const FLOORS: [(&str, u32); 10] = [
+const FLOORS: [(&str, u32); 11] = [
     ("larder-core", 1),
     ("larder-http-rules", 1),
     ("larder-memory", 2),
     ("larder-redis", 2),
     ("larder-memcached", 2),
     ("larder-file", 2),
+    ("larder-sql", 2),
     ("larder-cache", 3),
     ("larder-http", 4),
     ("larder-session", 4),
@@ -130,7 +131,7 @@ fn only_the_layers_know_http_and_only_backends_their_clients() {
             .iter()
             .any(|one| one.kind == DependencyKind::Normal && one.name == what)
     };
-    let stores = ["larder-memory", "larder-redis", "larder-memcached", "larder-file"];
+    let stores = ["larder-memory", "larder-redis", "larder-memcached", "larder-file", "larder-sql"];
     for storing in stores.into_iter().chain(["larder-core", "larder-cache"]) {
         for foreign in ["http", "http-body", "tower-service", "tower-layer", "axum", "hyper"] {
             assert!(!uses(storing, foreign), "{storing} knows {foreign}");
@@ -139,7 +140,7 @@ fn only_the_layers_know_http_and_only_backends_their_clients() {
     for foreign in ["tokio", "tower-service", "http-body", "quick_cache", "redis", "parking_lot"] {
         assert!(!uses("larder-http-rules", foreign), "the rules need {foreign}");
     }
-    for client in ["quick_cache", "redis"] {
+    for client in ["quick_cache", "redis", "sqlx"] {
         for (name, _) in FLOORS.iter().filter(|(_, floor)| *floor != 2) {
             assert!(!uses(name, client), "{name} uses {client}");
         }

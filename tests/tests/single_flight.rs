@@ -134,14 +134,17 @@ async fn d02_a_client_that_disconnects_harms_nobody() {
     for http2 in [false, true] {
         let (entered, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let (counted, open) = (entered.clone(), gate.clone());
-        let site = Site::new(Origin::new(move |call, _| {
+        let origin = Origin::new(move |call, _| {
             let (counted, open) = (counted.clone(), open.clone());
             async move {
                 counted.fetch_add(1, Ordering::SeqCst);
                 open.notified().await;
                 Ok(response("max-age=60", call.to_string()))
             }
-        }));
+        });
+        // On a busy machine a hundred followers take longer to come than they would wait.
+        let long = Duration::from_secs(600);
+        let site = Site::with(origin, |layer| layer.wait(long).fill_deadline(long));
         let server = Server::start(site.service()).await;
         if http2 {
             let mut leader = server.http2().await;

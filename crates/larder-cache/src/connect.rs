@@ -17,6 +17,8 @@ impl Cache {
     /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it, `default_ttl` (5 m) is what values live |
     /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
+    /// | `sqlite://cache.db?namespace=shop` | a SQLite file, shared by the processes of one host; feature `sqlite` |
+    /// | `postgres://user:password@host:port/database?namespace=shop` | a table on a PostgreSQL server (`create=true` makes it); feature `postgres` |
     /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
     /// | `tiered:memory://?max_bytes=64MiB\|redis://…` | memory before another store: what is read often costs no round trip ([`Tiered`](crate::Tiered)) |
     ///
@@ -36,6 +38,12 @@ impl Cache {
         if ["memcached://", "memcached+unix://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Ok(budgets.given_to(memcached(&url, near).await?).build());
         }
+        if url.starts_with("sqlite://") {
+            return Ok(budgets.given_to(sqlite(&url, near).await?).build());
+        }
+        if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Ok(budgets.given_to(postgres(&url, near).await?).build());
+        }
         let parsed = Url::parse(&url).map_err(|source| {
             let words = "the cache URL is not a URL; write for instance memory:// or \
                          redis://127.0.0.1:6379/0?namespace=shop";
@@ -53,7 +61,7 @@ impl Cache {
             "file" => file(&url, near)?,
             _ => {
                 return Err(wrong(
-                    "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached:// and file://, and tiered: before one of them",
+                    "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached://, sqlite://, postgres:// and file://, and tiered: before one of them",
                 ));
             }
         };
@@ -208,7 +216,39 @@ fn file(url: &str, near: Option<NearUrl>) -> Result<Builder> {
     without_bus(builder.build()?, near)?.namespace(namespace.as_str())
 }
 
-#[cfg(any(feature = "file", feature = "memcached"))]
+#[cfg(not(feature = "sqlite"))]
+async fn sqlite(_: &str, _: Option<NearUrl>) -> Result<Builder> {
+    Err(wrong("sqlite:// needs the feature `sqlite`, which this build lacks"))
+}
+
+#[cfg(feature = "sqlite")]
+async fn sqlite(url: &str, near: Option<NearUrl>) -> Result<Builder> {
+    let builder = larder_sql::SqliteBackend::builder().url(url)?;
+    let Some(namespace) = builder.namespace().cloned() else {
+        return Err(wrong(
+            "a sqlite:// URL needs a namespace, since others may use the file too: add ?namespace=NAME",
+        ));
+    };
+    without_bus(builder.connect().await?, near)?.namespace(namespace.as_str())
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &str, _: Option<NearUrl>) -> Result<Builder> {
+    Err(wrong("postgres:// needs the feature `postgres`, which this build lacks"))
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str, near: Option<NearUrl>) -> Result<Builder> {
+    let builder = larder_sql::PostgresBackend::builder().url(url)?;
+    let Some(namespace) = builder.namespace().cloned() else {
+        return Err(wrong(
+            "a postgres:// URL needs a namespace, since others may use the table too: add ?namespace=NAME",
+        ));
+    };
+    without_bus(builder.connect().await?, near)?.namespace(namespace.as_str())
+}
+
+#[cfg(any(feature = "file", feature = "memcached", feature = "sqlite", feature = "postgres"))]
 fn without_bus(backend: impl larder_core::Backend, near: Option<NearUrl>) -> Result<Builder> {
     Ok(match near {
         Some(near) => Cache::builder(near.without_bus(backend)?),

@@ -1,6 +1,9 @@
 //! Servers start, freeze, die and come back, and leave nothing behind.
 
-use larder_testkit::servers::{MemcachedServer, RedisServer};
+use std::time::Duration;
+
+use larder_testkit::servers::{MemcachedServer, PostgresServer, RedisServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -97,4 +100,34 @@ async fn a_memcached_answers_freezes_dies_and_comes_back_empty() {
     let address = server.address();
     drop(server);
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_postgres_answers_freezes_dies_and_comes_back() {
+    let mut server = PostgresServer::options().setting("max_connections", "20").start().await;
+    let url = format!("postgres://larder:for-tests@127.0.0.1:{}/postgres", server.port());
+    assert_eq!(server.url(), url);
+    assert_eq!(ssl_question(&server.address()).await.unwrap(), b'N', "it speaks its protocol");
+    server.freeze();
+    assert!(TcpStream::connect(server.address()).await.is_ok(), "the kernel still accepts");
+    let address = server.address();
+    let silent = tokio::time::timeout(Duration::from_millis(200), ssl_question(&address)).await;
+    assert!(silent.is_err());
+    server.thaw();
+    assert_eq!(ssl_question(&server.address()).await.unwrap(), b'N');
+    let port = server.port();
+    server.kill();
+    assert!(ssl_question(&server.address()).await.is_err());
+    server.restart().await;
+    assert_eq!(server.port(), port);
+    // Even a frozen one goes when it is dropped.
+    server.freeze();
+    drop(server);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+async fn ssl_question(address: &str) -> std::io::Result<u8> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+    stream.read_u8().await
 }

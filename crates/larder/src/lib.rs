@@ -47,11 +47,13 @@
 //! | `axum` | no | keys by the client's URL inside nested routers; sessions as extractors |
 //! | `askama`, `minijinja` | no | fragments in templates as they are |
 //! | `file` | no | a directory as the store |
+//! | `sqlite` | no | a SQLite file as the store |
+//! | `postgres` | no | a table on a PostgreSQL server as the store |
 //! | `json` | no | values as JSON, where asked for |
 //!
 //! # Does not (yet)
 //!
-//! gRPC, SQL databases: they are designed for and not here.
+//! gRPC: it is designed for and not here.
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
@@ -79,6 +81,12 @@ pub use larder_memory::MemoryBackend;
 
 #[cfg(feature = "redis")]
 pub use larder_redis::{RedisBackend, RedisBus};
+
+#[cfg(feature = "sqlite")]
+pub use larder_sql::SqliteBackend;
+
+#[cfg(feature = "postgres")]
+pub use larder_sql::PostgresBackend;
 
 /// The README, so that its programs are compiled and run with the tests.
 #[cfg(all(doctest, feature = "http", feature = "memory", feature = "session", feature = "axum"))]

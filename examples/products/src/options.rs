@@ -18,7 +18,7 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "products", version, after_help = EXAMPLES, args_conflicts_with_subcommands = false)]
 pub struct Options {
-    /// Where to keep what is cached: memory://, redis://, rediss://, memcached:// or file:// with ?namespace=NAME, tiered:memory://|redis://…, or none
+    /// Where to keep what is cached: memory://, redis://, rediss://, memcached://, sqlite://, postgres:// or file:// with ?namespace=NAME, tiered:memory://|redis://…, or none
     #[arg(long, global = true, value_name = "URL", default_value = "memory://?max_bytes=64MiB")]
     pub cache: String,
 
@@ -74,6 +74,8 @@ impl Options {
                  --cache 'memory://?max_bytes=64MiB'\n    \
                  --cache 'redis://127.0.0.1:6379/0?namespace=products'\n    \
                  --cache 'memcached://127.0.0.1:11211?namespace=products'\n    \
+                 --cache 'sqlite://products-cache.db?namespace=products'\n    \
+                 --cache 'postgres://user:password@127.0.0.1/products?namespace=products&create=true'\n    \
                  --cache 'file:///tmp/products-cache?namespace=products'\n    \
                  --cache none"
             )

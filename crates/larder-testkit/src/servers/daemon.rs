@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::port::Port;
@@ -15,6 +16,7 @@ pub(super) struct Daemon {
     port: Port,
     directory: Directory,
     binary: PathBuf,
+    end: &'static str,
 }
 
 impl Daemon {
@@ -25,7 +27,14 @@ impl Daemon {
             port: Port::reserve(),
             directory: Directory::new(name),
             binary: binary.to_owned(),
+            end: "KILL",
         }
+    }
+
+    /// Ended by that signal, where being killed leaves something behind.
+    pub(super) fn ended_by(mut self, signal: &'static str) -> Self {
+        self.end = signal;
+        self
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -40,11 +49,12 @@ impl Daemon {
     pub(super) async fn run(&mut self, args: &[String], ready: impl AsyncFn() -> bool) -> bool {
         self.kill();
         let log = self.directory().join("log");
-        let mut process = Process::start(&self.binary, args, &log);
+        let mut process = Process::start(&self.binary, args, &log, self.end);
         let until = Instant::now() + START;
         loop {
             if process.ended() {
                 let log = fs::read_to_string(&log).unwrap_or_default();
+                // PostgreSQL says so too, and goes on to say that it could not create its sockets.
                 if log.contains("Address already in use") {
                     return false;
                 }
@@ -61,6 +71,18 @@ impl Daemon {
 
     pub(super) fn signal(&self, name: &str) {
         self.process.as_ref().expect("the server was killed").signal(name);
+    }
+
+    /// The numbers of its children.
+    pub(super) fn children(&self) -> Vec<u32> {
+        let id = self.process.as_ref().expect("the server was killed").id();
+        let listed = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let listed = listed.unwrap_or_else(|_| {
+            let output = Command::new("pgrep").args(["-P", &id.to_string()]).output();
+            let output = output.expect("where there is no /proc, there is pgrep");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        });
+        listed.split_whitespace().filter_map(|number| number.parse().ok()).collect()
     }
 
     pub(super) fn kill(&mut self) {

@@ -6,8 +6,10 @@
 mod daemon;
 mod memcached;
 mod port;
+mod postgres;
 mod process;
 mod redis;
 
 pub use memcached::{MemcachedOptions, MemcachedServer};
+pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::{RedisOptions, RedisServer};

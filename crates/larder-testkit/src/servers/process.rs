@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A process that is killed when this is dropped, or when the test's process ends in any other way.
 #[derive(Debug)]
@@ -10,11 +11,15 @@ pub(super) struct Process {
     child: Child,
     // A shell that reads from us until we end, and then kills the child.
     watcher: Option<Child>,
+    // The signal that ends it.
+    end: &'static str,
 }
 
 impl Process {
     /// Starts it, with its output in a file.
-    pub(super) fn start(binary: &Path, args: &[String], log: &Path) -> Self {
+    ///
+    /// `end` is the signal that ends it at once: `KILL`, or one after which it takes away what the system would keep.
+    pub(super) fn start(binary: &Path, args: &[String], log: &Path, end: &'static str) -> Self {
         let output = fs::File::create(log).expect("the log file can be made");
         let errors = output.try_clone().expect("a file can be opened twice");
         let child = Command::new(binary)
@@ -25,18 +30,24 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
         let watcher = Command::new("sh")
-            .args(["-c", "read -r _; kill -9 \"$1\"", "watcher", &child.id().to_string()])
+            .args(["-c", "read -r _; kill -CONT \"$1\"; kill -\"$2\" \"$1\"", "watcher"])
+            .args([&child.id().to_string(), end])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .ok();
-        Process { child, watcher }
+        Process { child, watcher, end }
     }
 
     /// Whether it has ended by itself.
     pub(super) fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Its number.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal by name.
@@ -54,10 +65,20 @@ impl Drop for Process {
             let _ = watcher.kill();
             let _ = watcher.wait();
         }
+        if self.end != "KILL" && !self.ended() {
+            self.signal("CONT");
+            self.signal(self.end);
+            let until = Instant::now() + PATIENCE;
+            while !self.ended() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A new directory that is removed when this is dropped.
 #[derive(Debug)]
@@ -84,6 +105,16 @@ impl Drop for Directory {
 
 /// The first of these programs that is there: the environment's, or one on the path.
 pub(super) fn find(variable: &str, names: &[&str], advice: &str) -> PathBuf {
+    find_in(variable, names, &[], advice)
+}
+
+/// The same, looked for in some folders behind those of the path.
+pub(super) fn find_in(
+    variable: &str,
+    names: &[&str],
+    folders: &[PathBuf],
+    advice: &str,
+) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);
         assert!(path.exists(), "{variable} names {}, which is not there", path.display());
@@ -92,7 +123,10 @@ pub(super) fn find(variable: &str, names: &[&str], advice: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     names
         .iter()
-        .flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)))
+        .flat_map(|name| {
+            let all = std::env::split_paths(&path).chain(folders.iter().cloned());
+            all.map(move |folder| folder.join(name))
+        })
         .find(|candidate| candidate.is_file())
         .unwrap_or_else(|| panic!("none of {names:?} is installed. {advice}, or set {variable}"))
 }

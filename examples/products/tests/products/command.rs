@@ -72,7 +72,7 @@ fn a_wrong_cache_url_is_explained_and_not_repeated() {
         ("redis://user:hunter2@127.0.0.1:1/0", "needs a namespace"),
         ("memcached://user:hunter2@127.0.0.1/?namespace=shop", "log in"),
         ("memcached://127.0.0.1:1,hunter2", "needs a namespace"),
-        ("sqlite://user:hunter2@127.0.0.1/", "memory://, redis://"),
+        ("mysql://user:hunter2@127.0.0.1/", "memory://, redis://"),
         ("redis://user:hunter2@[::x/?namespace=shop", "not a URL"),
         ("hunter2", "not a URL"),
         ("memory://?max_bytes=hunter2", "number of bytes"),
