@@ -169,7 +169,7 @@ impl<D: Database> SqlBackend<D> {
         namespace: &Namespace,
         tags: &[Tag],
     ) -> Result<Sequence> {
-        let mut arguments = self.0.invalidation(namespace, tags);
+        let mut arguments = self.0.invalidation(namespace, &Tag::with_lasting(tags));
         if !D::SERVERS_TIME {
             arguments.push(Argument::Integer(Some(wall(&self.0.clock))));
         }

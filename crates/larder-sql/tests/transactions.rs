@@ -24,7 +24,9 @@ macro_rules! stories {
         assert!(usable(&backend, &k).await, "nothing has happened");
         assert_eq!(backend.marks(&shop(), &tags[..1]).await.unwrap().sequence, built);
 
-        // With the commit, what was made of what was there before is invalid.
+        // With the commit, what was made of what was there before is invalid, and what outlasts being expired too.
+        let lasting = key("lasting");
+        build(&backend, &lasting, &[tags[0].lasting()]).await;
         let mut transaction = application.begin().await.unwrap();
         let number = backend.invalidate_in(&mut transaction, &shop(), &tags).await.unwrap();
         assert!(usable(&backend, &k).await, "not before the commit");
@@ -33,6 +35,7 @@ macro_rules! stories {
         assert!(begun < number, "nobody learns the number before the commit");
         transaction.commit().await.unwrap();
         assert!(!usable(&backend, &k).await, "it was invalidated");
+        assert!(!usable(&backend, &lasting).await, "it was invalidated");
         build_at(&backend, &late, &tags[..1], begun).await;
         assert!(!usable(&backend, &late).await, "it was begun before the commit");
         assert!(build(&backend, &after, &tags).await >= number);
