@@ -259,7 +259,7 @@ async fn budgets_in_urls_are_the_caches_own() {
 async fn urls_that_are_wrong_say_what_to_write() {
     for (url, words) in [
         ("nonsense", "memory://"),
-        ("sqlite://h1", "unknown kind"),
+        ("mysql://h1", "unknown kind"),
         ("memory://?max_byte=1", "max_bytes"),
         ("memory://?max_bytes=1XB", "KiB"),
         ("memory://?max_bytes=1", "4096"),
