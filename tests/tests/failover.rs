@@ -123,3 +123,41 @@ async fn no_call_fails_and_nothing_old_is_read_while_redis_comes_and_goes() {
         assert!(reader.await.unwrap() > 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_url_alone_and_behind_a_near_store() {
+    for near in ["", "tiered:memory://?heartbeat=200ms|"] {
+        let mut server = RedisServer::start().await;
+        let redis = format!("{}/0?namespace=shop", server.url());
+        let url = format!("{near}failover:{redis}&read_budget=60s&write_budget=60s|memory://");
+        let cache = Cache::connect(&url).await.unwrap();
+        cache.set_with("a", "old".to_owned(), hour()).await.unwrap();
+        let read = async || cache.get::<String>("a").await.unwrap().map(|value| value.to_string());
+        for _ in 0..10 {
+            assert_eq!(read().await.as_deref(), Some("old"));
+        }
+        server.kill();
+        let begun = Instant::now();
+        while cache.strict().set_with("a", "new".to_owned(), hour()).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "nobody takes over");
+        }
+        assert_eq!(read().await.as_deref(), Some("new"));
+        while cache.invalidate_tag("t").await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "nobody takes over");
+        }
+        assert_eq!(read().await, None);
+        server.restart().await;
+        let begun = Instant::now();
+        loop {
+            assert_ne!(read().await.as_deref(), Some("old"));
+            cache.set_with("b", "back".to_owned(), hour()).await.unwrap();
+            let keys = server.command(&["DBSIZE"]).await.unwrap();
+            // What is written reaches Redis again, where a restart has left nothing.
+            if !keys.starts_with(b":0") {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "Redis is not in charge again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_core::{Backend, Namespace, Result};
 
 use crate::cache::Inner;
-use crate::erased::Erased;
+use crate::erased::{AnyBackend, Erased};
 use crate::store::{Core, Store};
 use crate::{Cache, Codec};
 
@@ -37,8 +37,12 @@ pub struct Builder {
 
 impl Builder {
     pub(crate) fn new(backend: impl Backend) -> Self {
+        Builder::erased(AnyBackend::new(backend))
+    }
+
+    pub(crate) fn erased(backend: AnyBackend) -> Self {
         Builder {
-            backend: Box::new(backend),
+            backend: backend.into_inner(),
             namespace: None,
             codec: Codec::default(),
             read_budget: Duration::from_millis(100),

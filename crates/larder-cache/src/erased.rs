@@ -186,3 +186,103 @@ impl<B: Backend> Erased for B {
         Box::pin(self.page(prefix, from, limit))
     }
 }
+
+/// An erased backend, for those that take any: it is a backend again.
+pub(crate) struct AnyBackend(Box<dyn Erased>);
+
+impl AnyBackend {
+    pub(crate) fn new(backend: impl Backend) -> Self {
+        AnyBackend(Box::new(backend))
+    }
+
+    pub(crate) fn into_inner(self) -> Box<dyn Erased> {
+        self.0
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.abilities_erased().local
+    }
+}
+
+impl Backend for AnyBackend {
+    fn name(&self) -> &'static str {
+        self.0.name_erased()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.0.abilities_erased()
+    }
+
+    fn clock(&self) -> &Clock {
+        self.0.clock_erased()
+    }
+
+    #[inline]
+    fn peek(&self, key: KeyRef<'_>, now: Moment) -> Peek {
+        self.0.peek_erased(key, now)
+    }
+
+    async fn get(&self, key: &Key, counters: &[Key]) -> Result<Found> {
+        self.0.get_erased(key, counters).await
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        self.0.get_many_erased(keys).await
+    }
+
+    async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
+        self.0.put_erased(key, entry, ttl, when).await
+    }
+
+    async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
+        self.0.put_many_erased(items).await
+    }
+
+    async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
+        self.0.remove_erased(key, only).await
+    }
+
+    async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
+        self.0.remove_many_erased(keys).await
+    }
+
+    async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
+        self.0.touch_erased(key, ttl).await
+    }
+
+    async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
+        self.0.add_erased(key, delta, create).await
+    }
+
+    async fn remaining(&self, key: &Key) -> Result<Remaining> {
+        self.0.remaining_erased(key).await
+    }
+
+    async fn begin(&self, key: &Key, hold: Duration) -> Result<Begin> {
+        self.0.begin_erased(key, hold).await
+    }
+
+    async fn renew(&self, key: &Key, token: Token, hold: Duration) -> Result<bool> {
+        self.0.renew_erased(key, token, hold).await
+    }
+
+    async fn release(&self, key: &Key, token: Token, pass: Option<Duration>) -> Result<bool> {
+        self.0.release_erased(key, token, pass).await
+    }
+
+    async fn marks(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Marks> {
+        self.0.marks_erased(namespace, tags).await
+    }
+
+    async fn invalidate(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Sequence> {
+        self.0.invalidate_erased(namespace, tags).await
+    }
+
+    async fn clear(&self, namespace: &Namespace) -> Result<()> {
+        self.0.clear_erased(namespace).await
+    }
+
+    async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
+        self.0.page_erased(prefix, from, limit).await
+    }
+}

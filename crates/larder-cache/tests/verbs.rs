@@ -256,6 +256,25 @@ async fn budgets_in_urls_are_the_caches_own() {
 }
 
 #[tokio::test]
+async fn a_word_in_a_url_takes_the_two_stores_that_follow_it() {
+    for url in [
+        "failover:memory://?namespace=shop|memory://?max_bytes=1MiB",
+        "writethrough:memory://?max_bytes=1MiB|memory://?namespace=shop&read_budget=1s",
+        "writethrough:failover:memory://|memory://|memory://?namespace=shop",
+        "failover:writethrough:memory://|memory://|memory://?namespace=shop",
+        "tiered:memory://?ceiling=1s|failover:memory://?namespace=shop|memory://",
+    ] {
+        let cache = Cache::connect(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(cache.store().namespace().as_str(), "shop", "{url}");
+        cache.set("a", "b".to_owned()).await.unwrap();
+        assert_eq!(*cache.get::<String>("a").await.unwrap().expect(url), "b", "{url}");
+        // What decides is what stands last in a write-through.
+        let splits = url.contains("failover") && !url.starts_with("writethrough");
+        assert_eq!(cache.store().abilities().splits, splits, "{url}");
+    }
+}
+
+#[tokio::test]
 async fn urls_that_are_wrong_say_what_to_write() {
     for (url, words) in [
         ("nonsense", "memory://"),
@@ -269,6 +288,14 @@ async fn urls_that_are_wrong_say_what_to_write() {
         ("tiered:redis://localhost|redis://localhost", "what is near is in memory"),
         ("tiered:memory://?size=1|redis://localhost", "ceiling"),
         ("tiered:memory://|memory://", "saves nothing"),
+        ("failover:memory://", "two stores"),
+        ("writethrough:memory://", "two stores"),
+        ("tiered:memory://", "two stores"),
+        ("memory://|memory://", "more stores than words"),
+        ("failover:memory://|memory://|memory://", "more stores than words"),
+        ("failover:memory://?namespace=a|memory://?namespace=b", "different namespaces"),
+        ("writethrough:memory://|failover:memory://|memory://", "decides nothing"),
+        ("tiered:memory://|failover:memory://|nonsense", "memory://"),
         ("memory://?max_bytes=1MiB&write_budget=0s", "write_budget must lie between"),
         ("file:///var/cache/shop", if cfg!(feature = "file") { "namespace" } else { "feature" }),
         ("file:cache", if cfg!(feature = "file") { "file://" } else { "feature" }),

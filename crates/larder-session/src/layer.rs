@@ -95,7 +95,20 @@ impl SessionLayer {
     /// # let _ = sessions;
     /// # Ok::<(), larder_core::Error>(()) }).unwrap();
     /// ```
+    ///
+    /// A session lives in one store, or in a durable one with a cache before it (`writethrough:`); memory before a store
+    /// (`tiered:`) keeps no copy of one.
+    ///
+    /// # Panics
+    ///
+    /// When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
+    /// is: a session that was ended in the one place would go on in the other.
     pub fn new(cache: &Cache) -> Self {
+        assert!(
+            !cache.store().abilities().splits,
+            "SessionLayer::new: sessions cannot live in a store that another one stands in for (failover:), \
+             where what was ended in the one would go on in the other; give them a cache of their own over one store"
+        );
         let store = own_namespace(cache.store());
         let clock = store.clock().clone();
         SessionLayer::with_place(Some(store), clock, None)

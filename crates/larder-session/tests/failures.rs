@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use common::{Stand, exchange, request};
+use common::{Browser, Stand, exchange, request};
 use http::{Request, Response};
-use larder_core::ErrorKind as StoreError;
-use larder_session::{ErrorKind, Event, Session};
+use larder_cache::{Cache, WriteThrough};
+use larder_core::{Clock, ErrorKind as StoreError};
+use larder_session::{ErrorKind, Event, Session, SessionLayer};
 use larder_testkit::cancel::drop_after;
-use larder_testkit::faulty::{Fault, Verb};
+use larder_testkit::faulty::{Fault, Faulty, Verb};
+use larder_testkit::reference::Reference;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 async fn put(session: Session) -> larder_session::Result<()> {
@@ -427,4 +429,51 @@ async fn futures_stay_small_and_types_can_be_sent() {
     assert!(size_of_val(&future) <= 256, "{}", size_of_val(&future));
     let cookie = larder_session::SessionCookie::new("");
     shared(&stand.layer.cookie(cookie).unwrap_err());
+}
+
+#[tokio::test]
+#[should_panic(expected = "sessions cannot live in a store that another one stands in for")]
+async fn sessions_refuse_a_store_that_another_one_stands_in_for() {
+    let cache = Cache::connect("failover:memory://|memory://").await.unwrap();
+    let _ = SessionLayer::new(&cache);
+}
+
+// 116. A cache before the durable store costs round trips when it is gone, and loses nothing.
+#[tokio::test(start_paused = true)]
+async fn c116_sessions_live_in_a_durable_store_with_a_cache_before_it() {
+    let (clock, _hands) = Clock::manual();
+    let store = || Faulty::new(Reference::new(clock.clone()));
+    let pair = WriteThrough::builder(store(), store()).build().unwrap();
+    let (cache, durable) = (pair.cache().faults(), pair.durable().faults());
+    let mut browser = Browser::new(&SessionLayer::new(&common::patient(pair, "shop")));
+    let down = Fault::Fail(StoreError::Unavailable);
+    let visit = async |browser: &mut Browser, expected: u64| {
+        let got = browser
+            .send(async move |session: Session| {
+                session.update("visits", |visits: &mut u64| *visits += 1).await?;
+                assert_eq!(session.get::<u64>("visits").await?, Some(expected));
+                Ok(())
+            })
+            .await;
+        got.status
+    };
+    assert_eq!(visit(&mut browser, 1).await, 200);
+    assert_eq!(visit(&mut browser, 2).await, 200);
+    cache.inject(down, &Verb::ALL);
+    assert_eq!(visit(&mut browser, 3).await, 200, "the cache is gone");
+    assert_eq!(visit(&mut browser, 4).await, 200);
+    cache.heal();
+    assert_eq!(visit(&mut browser, 5).await, 200, "what it kept from then is not read");
+    durable.inject(down, &Verb::ALL);
+    let got = browser.send(put).await;
+    assert_eq!(got.status, 503, "the durable store is gone");
+    durable.heal();
+    let stolen = browser.clone();
+    browser.send(async |session: Session| session.destroy().await).await;
+    let mut thief = stolen;
+    let seen = thief.send(async |session: Session| {
+        assert_eq!(session.get::<u64>("visits").await?, None, "what was ended is nowhere");
+        Ok(())
+    });
+    assert_eq!(seen.await.status, 200);
 }

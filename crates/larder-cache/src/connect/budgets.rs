@@ -1,0 +1,54 @@
+//! The parameters of a URL that are the cache's own.
+
+use std::time::Duration;
+
+use larder_core::{Result, parse};
+
+use super::wrong;
+use crate::Builder;
+
+/// The parameters of a URL that are the cache's own: the backends do not know them.
+#[derive(Default)]
+pub(super) struct Budgets {
+    read: Option<Duration>,
+    write: Option<Duration>,
+}
+
+impl Budgets {
+    /// Takes them out of a URL; it is otherwise as it was written.
+    pub(super) fn taken_from(&mut self, url: &str) -> Result<String> {
+        let Some((base, query)) = url.split_once('?') else { return Ok(url.to_owned()) };
+        let mut others = Vec::new();
+        for pair in query.split('&') {
+            match pair.split_once('=') {
+                Some((name @ "read_budget", value)) => {
+                    self.read = Some(budget(name, value)?);
+                }
+                Some((name @ "write_budget", value)) => {
+                    self.write = Some(budget(name, value)?);
+                }
+                _ => others.push(pair),
+            }
+        }
+        let mark = if others.is_empty() { "" } else { "?" };
+        Ok(format!("{base}{mark}{}", others.join("&")))
+    }
+
+    pub(super) fn given_to(self, mut builder: Builder) -> Builder {
+        if let Some(budget) = self.read {
+            builder = builder.read_budget(budget);
+        }
+        if let Some(budget) = self.write {
+            builder = builder.write_budget(budget);
+        }
+        builder
+    }
+}
+
+fn budget(name: &str, value: &str) -> Result<Duration> {
+    let budget = parse::duration(name, value)?;
+    if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&budget) {
+        return Ok(budget);
+    }
+    Err(wrong(format!("{name} must lie between 1ms and 1h")))
+}

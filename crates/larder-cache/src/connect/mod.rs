@@ -1,0 +1,165 @@
+//! Caches from URLs.
+
+mod budgets;
+mod stores;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use larder_core::{Error, ErrorKind, Namespace, Result};
+
+use crate::erased::AnyBackend;
+#[cfg(feature = "memory")]
+use crate::tiered::NearUrl;
+use crate::{Builder, Cache, Failover, WriteThrough};
+use budgets::Budgets;
+
+impl Cache {
+    /// Connects to the store that a URL names.
+    ///
+    /// | URL | store |
+    /// | --- | --- |
+    /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it, `default_ttl` (5 m) is what values live |
+    /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
+    /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
+    /// | `sqlite://cache.db?namespace=shop` | a SQLite file, shared by the processes of one host; feature `sqlite` |
+    /// | `postgres://user:password@host:port/database?namespace=shop` | a table on a PostgreSQL server (`create=true` makes it); feature `postgres` |
+    /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
+    /// | `tiered:memory://?max_bytes=64MiB\|redis://…` | memory before another store: what is read often costs no round trip ([`Tiered`](crate::Tiered)) |
+    /// | `failover:redis://…\|memory://` | the second one stands in while the first one is gone ([`Failover`](crate::Failover)) |
+    /// | `writethrough:redis://…\|postgres://…` | copies in the first one of what the second one keeps ([`WriteThrough`](crate::WriteThrough)) |
+    ///
+    /// The last three take any of the others, one another included, each word the two that follow it:
+    /// `tiered:memory://|failover:redis://…|memcached://…` is memory before Redis, for which Memcached stands in. All
+    /// parts are in one namespace.
+    ///
+    /// Parameters for every store: `namespace`, which all but the memory need, since applications share them;
+    /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set.
+    /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when the URL is none, names an unknown store or parameter, or one
+    /// that this build lacks; the words say what to write. Whatever connecting to a server meets. No error holds the
+    /// URL, which may carry a password.
+    pub async fn connect(url: &str) -> Result<Cache> {
+        let mut budgets = Budgets::default();
+        let mut parts = url.split('|');
+        let opened = open(&mut parts, &mut budgets).await?;
+        if parts.next().is_some() {
+            return Err(wrong(
+                "there are more stores than words for them; tiered:, failover: and writethrough: stand each before two: failover:redis://…|memory://",
+            ));
+        }
+        let mut builder = Builder::erased(opened.backend);
+        if let Some(namespace) = opened.namespace {
+            builder = builder.namespace(namespace.as_str())?;
+        }
+        Ok(budgets.given_to(builder).build())
+    }
+}
+
+/// A store that a URL named.
+struct Opened {
+    backend: AnyBackend,
+    // All that others may use too has one.
+    namespace: Option<Namespace>,
+    // What carries messages between the nodes, if the store does.
+    bus: Option<stores::AnyBus>,
+}
+
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Opened>> + Send + 'a>>;
+
+// The store that begins with the next part: a word takes the two stores that follow it. Boxed, since either may be
+// such a word again.
+fn open<'a>(parts: &'a mut std::str::Split<'_, char>, budgets: &'a mut Budgets) -> Opening<'a> {
+    Box::pin(async move {
+        let part = parts.next().unwrap_or_default().to_owned();
+        open_part(&part, parts, budgets).await
+    })
+}
+
+async fn open_part(
+    part: &str,
+    parts: &mut std::str::Split<'_, char>,
+    budgets: &mut Budgets,
+) -> Result<Opened> {
+    if let Some(near) = part.strip_prefix("tiered:") {
+        let near = NearUrl::parse(near)?;
+        let Opened { backend, namespace, bus } = second(parts, budgets).await?;
+        if backend.is_local() {
+            return Err(wrong("memory before memory saves nothing; name the store behind it"));
+        }
+        let backend = match bus {
+            Some(bus) => AnyBackend::new(near.with_bus(backend, bus)?),
+            None => AnyBackend::new(near.without_bus(backend)?),
+        };
+        return Ok(Opened { backend, namespace, bus: None });
+    }
+    if let Some(first) = part.strip_prefix("failover:") {
+        let first = Box::pin(open_part(first, parts, budgets)).await?;
+        let second = second(parts, budgets).await?;
+        let namespace = common(&first, &second)?;
+        let pair = Failover::builder(first.backend, second.backend).build()?;
+        return Ok(Opened { backend: AnyBackend::new(pair), namespace, bus: first.bus });
+    }
+    if let Some(first) = part.strip_prefix("writethrough:") {
+        let first = Box::pin(open_part(first, parts, budgets)).await?;
+        let second = second(parts, budgets).await?;
+        let namespace = common(&first, &second)?;
+        let pair = WriteThrough::builder(first.backend, second.backend).build()?;
+        return Ok(Opened { backend: AnyBackend::new(pair), namespace, bus: second.bus });
+    }
+    stores::open(&budgets.taken_from(part)?).await
+}
+
+async fn second(parts: &mut std::str::Split<'_, char>, budgets: &mut Budgets) -> Result<Opened> {
+    if parts.clone().next().is_none() {
+        return Err(wrong(
+            "tiered:, failover: and writethrough: name two stores with | between them: tiered:memory://?max_bytes=64MiB|redis://host/0?namespace=NAME",
+        ));
+    }
+    open(parts, budgets).await
+}
+
+// Two stores that stand for one another hold the same keys.
+fn common(first: &Opened, second: &Opened) -> Result<Option<Namespace>> {
+    match (&first.namespace, &second.namespace) {
+        (Some(one), Some(other)) if one != other => {
+            Err(wrong("the two stores have different namespaces; name the same one in both URLs"))
+        }
+        (one, other) => Ok(one.clone().or_else(|| other.clone())),
+    }
+}
+
+fn wrong(words: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, words)
+}
+
+#[cfg(not(feature = "memory"))]
+use without_memory::NearUrl;
+
+#[cfg(not(feature = "memory"))]
+mod without_memory {
+    use larder_core::{Backend, Error, ErrorKind, Result};
+
+    /// Cannot be had: this build has no memory to keep anything near in.
+    pub(super) enum NearUrl {}
+
+    impl NearUrl {
+        pub(super) fn parse(_: &str) -> Result<Self> {
+            let words = "tiered: needs the feature `memory`, which this build lacks";
+            Err(Error::new(ErrorKind::Configuration, words))
+        }
+
+        #[allow(dead_code)]
+        pub(super) fn with_bus<B: Backend>(self, _: B, _: impl larder_core::Bus) -> Result<B> {
+            match self {}
+        }
+
+        #[allow(dead_code)]
+        pub(super) fn without_bus<B: Backend>(self, _: B) -> Result<B> {
+            match self {}
+        }
+    }
+}
