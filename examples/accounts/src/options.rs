@@ -40,7 +40,7 @@ impl Options {
     ///
     /// Words that say what to write instead. They do not hold the URL, which may carry a password.
     pub async fn connect(&self) -> Result<Cache, String> {
-        Cache::connect(&self.sessions).await.map_err(|error| {
+        let advice = |error: String| {
             format!(
                 "--sessions: {error}\n\n  Write for instance\n    \
                  --sessions 'memory://?max_bytes=32MiB'\n    \
@@ -48,7 +48,14 @@ impl Options {
                  --sessions 'memcached://127.0.0.1:11211?namespace=accounts'\n    \
                  --sessions 'file:///tmp/accounts-sessions?namespace=accounts'"
             )
-        })
+        };
+        let connected = Cache::connect(&self.sessions).await;
+        let cache = connected.map_err(|error| advice(error.to_string()))?;
+        if cache.store().abilities().splits {
+            let words = "sessions cannot live in a store that another one stands in for";
+            return Err(advice(words.to_owned()));
+        }
+        Ok(cache)
     }
 
     /// The store, for people to read: without what may be secret.

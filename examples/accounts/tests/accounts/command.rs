@@ -40,6 +40,7 @@ fn wrong_options_are_told_with_what_to_write_and_no_password_is_repeated() {
         "sqlite://user:hunter2@host/",
         "redis://user:hunter2@127.0.0.1:1/0",
         "memory://?max_bytes=hunter2",
+        "failover:memory://?namespace=hunter2|memory://",
     ] {
         let error = fails(&["--sessions", url], &["--sessions", "memory://?max_bytes=32MiB"]);
         assert!(!error.contains("hunter2"), "{error}");
