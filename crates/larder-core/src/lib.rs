@@ -29,6 +29,7 @@ mod abilities;
 mod backend;
 mod bus;
 mod clock;
+mod damages;
 mod entry;
 pub mod envelope;
 mod error;
@@ -44,6 +45,7 @@ pub use backend::{
 };
 pub use bus::{Bus, Heard};
 pub use clock::{Clock, ManualClock, Moment};
+pub use damages::Damages;
 pub use entry::{Encoded, Entry, Live, Mark, Payload, Revision, Times};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Key, KeyBuf, KeyRef, Namespace, PartWriter, Prefix, Tag};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use larder_core::envelope::{Damage, Envelope, Record, TIMES};
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, Marks,
-    Namespace, Outcome, Page, Payload, Prefix, Put, Remaining, Result, Revision, Sequence, Tag,
-    Times, Token, Ttl, When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
+    Key, Marks, Namespace, Outcome, Page, Payload, Prefix, Put, Remaining, Result, Revision,
+    Sequence, Tag, Times, Token, Ttl, When,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -17,7 +17,6 @@ use crate::client::{Directory, charge, failed};
 use crate::config::Builder;
 use crate::generation::Lives;
 use crate::locks::{Hold, Lock, Stripes};
-use crate::log::Damages;
 use crate::naming::Place;
 use crate::sweep::{self, Bell};
 use crate::time::Time;
@@ -298,7 +297,7 @@ impl Inner {
             // A touch writes the times in their place, and may have been under way. Nobody writes under the lock.
             Err(Damage::Checksum) => {}
             Err(damage) => {
-                self.damages.seen(&self.clock, damage);
+                crate::log::damaged(&self.damages, &self.clock, damage);
                 return Ok(Look::Nothing);
             }
         }
@@ -309,7 +308,7 @@ impl Inner {
     // The same while the place's shelf is held.
     fn look_held(&self, _: &Hold<'_>, place: &Place, key: &Key, time: &Time) -> Result<Look> {
         Ok(self.read(place, key, time)?.unwrap_or_else(|damage| {
-            self.damages.seen(&self.clock, damage);
+            crate::log::damaged(&self.damages, &self.clock, damage);
             Look::Nothing
         }))
     }

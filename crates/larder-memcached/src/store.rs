@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use larder_core::envelope::{self, Envelope};
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Generation,
-    Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision, Sequence, Tag,
-    Times, Token, Ttl, When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
+    Generation, Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision,
+    Sequence, Tag, Times, Token, Ttl, When,
 };
 use tokio::time::Instant;
 
@@ -18,7 +18,6 @@ use crate::NAME;
 use crate::config::Builder;
 use crate::counting::Turns;
 use crate::generation;
-use crate::log::Damages;
 use crate::outage::Failure;
 use crate::protocol::{Item, Only, Refusal, Reply, Request, Want};
 use crate::record::{Counter as Number, Look, kind};
@@ -370,7 +369,7 @@ impl Inner {
         let base = self.server(key).present_base(&self.clock);
         let look = Look::at(item, key, &self.envelope, &base, self.clock.now());
         look.unwrap_or_else(|damage| {
-            self.damages.seen(&self.clock, damage);
+            crate::log::damaged(&self.damages, &self.clock, damage);
             Look::Nothing
         })
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_core::envelope::{self, Damage, Envelope, Record, TimeBase};
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Generation,
-    Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision, Sequence, Tag,
-    Times, Token, Ttl, When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
+    Generation, Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision,
+    Sequence, Tag, Times, Token, Ttl, When,
 };
 use redis::{Value, cmd};
 use tokio::time::Instant;
@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::config::Builder;
 use crate::generation::{self, Generations, Names};
-use crate::log::Damages;
 use crate::reply::{
     array, garbled, int, one, out_of_memory, refusal, sequence, unexpected, wrong_type,
 };
@@ -410,7 +409,7 @@ impl Inner {
             Value::Nil => return Ok(None),
             Value::BulkString(bytes) => bytes,
             other if wrong_type(&other) => {
-                self.damages.seen(&self.clock, Damage::Foreign);
+                crate::log::damaged(&self.damages, &self.clock, Damage::Foreign);
                 return Ok(None);
             }
             other => return Err(unexpected(&other)),
@@ -436,7 +435,7 @@ impl Inner {
             Ok(Record::Fill(token)) => Look::Fill(token),
             Ok(Record::Pass(_)) => Look::Pass,
             Err(damage) => {
-                self.damages.seen(&self.clock, damage);
+                crate::log::damaged(&self.damages, &self.clock, damage);
                 Look::Nothing
             }
         }

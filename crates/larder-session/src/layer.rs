@@ -74,6 +74,9 @@ pub(crate) struct Common {
     warned: AtomicBool,
 }
 
+pub(crate) const SPLITS: &str = "sessions cannot live in a store that another one stands in for (failover:), where \
+     what was ended in the one would go on in the other; give them a cache of their own over one store";
+
 const TURNS: usize = 64;
 // Room for the envelope and the key.
 const OVERHEAD: u64 = 1024;
@@ -104,11 +107,7 @@ impl SessionLayer {
     /// When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
     /// is: a session that was ended in the one place would go on in the other.
     pub fn new(cache: &Cache) -> Self {
-        assert!(
-            !cache.store().abilities().splits,
-            "SessionLayer::new: sessions cannot live in a store that another one stands in for (failover:), \
-             where what was ended in the one would go on in the other; give them a cache of their own over one store"
-        );
+        assert!(!cache.store().abilities().splits, "SessionLayer::new: {SPLITS}");
         let store = own_namespace(cache.store());
         let clock = store.clock().clone();
         SessionLayer::with_place(Some(store), clock, None)
@@ -127,7 +126,8 @@ impl SessionLayer {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) when a key cannot be one; the words say what to change.
+    /// [`Configuration`](crate::ErrorKind::Configuration) when a key cannot be one, or when the lists of users' sessions
+    /// are where a session [cannot be](SessionLayer::new#panics); the words say what to change.
     pub fn in_cookie(sealed: Sealed) -> Result<Self> {
         sealed.check()?;
         let users = sealed.users.as_ref().map(own_namespace);

@@ -110,6 +110,7 @@ impl Sealed {
 
     /// Keeps a list of each user's sessions in that cache's store, so that they can be ended before their time. Reading
     /// a session that was [signed in as a user](crate::Session::sign_in_as) takes one round trip then; others take none.
+    /// A store that [another one stands in for](larder_core::Abilities::splits) is refused, as for sessions themselves.
     pub fn revocable(mut self, cache: &Cache) -> Self {
         self.users = Some(cache.store().clone());
         self.clock = cache.store().clock().clone();
@@ -131,6 +132,9 @@ impl Sealed {
         if self.ring.0.iter().any(|(key, _)| plain(key)) {
             let words = "a key is 32 random bytes, and not one byte 32 times: `openssl rand -hex 32` makes one";
             return Err(Error::saying(ErrorKind::Configuration, words));
+        }
+        if self.users.as_ref().is_some_and(|users| users.abilities().splits) {
+            return Err(Error::saying(ErrorKind::Configuration, crate::layer::SPLITS));
         }
         if self.ring.0.iter().enumerate().any(double) {
             let words = "a key is in the ring twice: take the older one out";

@@ -13,7 +13,7 @@ use common::{Browser, Stand, exchange, request};
 use http::{Request, Response};
 use larder_cache::{Cache, WriteThrough};
 use larder_core::{Clock, ErrorKind as StoreError};
-use larder_session::{ErrorKind, Event, Session, SessionLayer};
+use larder_session::{ErrorKind, Event, KeyRing, Sealed, Session, SessionLayer};
 use larder_testkit::cancel::drop_after;
 use larder_testkit::faulty::{Fault, Faulty, Verb};
 use larder_testkit::reference::Reference;
@@ -436,6 +436,19 @@ async fn futures_stay_small_and_types_can_be_sent() {
 async fn sessions_refuse_a_store_that_another_one_stands_in_for() {
     let cache = Cache::connect("failover:memory://|memory://").await.unwrap();
     let _ = SessionLayer::new(&cache);
+}
+
+#[tokio::test]
+async fn lists_of_users_sessions_refuse_it_too() {
+    let list_in = async |url| {
+        let cache = Cache::connect(url).await.unwrap();
+        let ring = KeyRing::new(&std::array::from_fn(|at| at as u8));
+        SessionLayer::in_cookie(Sealed::signed(ring).revocable(&cache)).map(drop)
+    };
+    list_in("writethrough:memory://|memory://").await.unwrap();
+    let error = list_in("failover:memory://|memory://").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("stands in for (failover:)"), "{error}");
 }
 
 // 116. A cache before the durable store costs round trips when it is gone, and loses nothing.

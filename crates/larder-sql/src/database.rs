@@ -55,7 +55,7 @@ pub trait Dialect: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn cause(code: &str, words: &str) -> Cause;
 
-    /// A parameter of the URL that only this database knows; `None` when it does not.
+    /// A parameter of the URL that only this database knows; false when it does not.
     #[doc(hidden)]
     fn parameter(options: &mut Self::Options, name: &str, value: &str) -> Result<bool>;
     #[doc(hidden)]

@@ -78,11 +78,11 @@ impl<D: Database> Inner<D> {
                 match self.envelope.decode(row[VALUE].blob()?, key.as_ref(), &base) {
                     Ok(Record::Entry(entry)) => entry,
                     Ok(_) => {
-                        self.damages.seen(&self.clock, Damage::Malformed);
+                        crate::log::damaged(&self.damages, &self.clock, Damage::Malformed);
                         return None;
                     }
                     Err(damage) => {
-                        self.damages.seen(&self.clock, damage);
+                        crate::log::damaged(&self.damages, &self.clock, damage);
                         return None;
                     }
                 }

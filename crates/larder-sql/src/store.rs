@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use larder_core::envelope::Envelope;
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, Marks,
-    Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token, Ttl,
-    When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
+    Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision, Sequence, Tag,
+    Token, Ttl, When,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -20,7 +20,6 @@ use crate::client::{Answer, Lease, Pool, wall};
 use crate::config::Builder;
 use crate::database::{Argument, Cell, Database, Row};
 use crate::failure::Failure;
-use crate::log::Damages;
 use crate::naming::Place;
 use crate::order::{Keys, Order};
 use crate::reading::{Look, counter};

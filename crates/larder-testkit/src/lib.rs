@@ -9,6 +9,7 @@
 //! | a network that delays, swallows and cuts | [`proxy::FaultProxy`] |
 //! | messages between nodes, lost, late, doubled | [`bus::LocalBus`] |
 //! | to drop a future at its n-th poll | [`cancel`] |
+//! | every verb in a row, while a server comes and goes | [`verbs`] |
 //!
 //! # Example
 //!
@@ -37,5 +38,6 @@ pub mod proxy;
 pub mod reference;
 pub mod servers;
 pub mod suite;
+pub mod verbs;
 
 pub use harness::{Harness, Sizes};

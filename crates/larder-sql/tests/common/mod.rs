@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use larder_core::{
-    Backend, Counter, Encoded, Entry, Error, Generation, Key, Namespace, Prefix, Put, Result,
-    Revision, Sequence, Tag, Token, Ttl, When,
+    Backend, Encoded, Entry, Error, Generation, Key, Namespace, Sequence, Tag, When,
 };
+use larder_testkit::verbs;
 
 /// Under which name the backend keeps a key.
 pub(crate) fn name(key: &Key) -> String {
@@ -78,53 +78,21 @@ pub(crate) async fn store(backend: &impl Backend, key: &Key, value: &str) {
     let _ = backend.put(key, text(value), LONG.into(), When::Always).await.unwrap();
 }
 
-/// Every verb once, none longer than a minute (their own limits are far below): name and error, if it failed.
+/// Every verb once: name and error, if it failed.
 pub(crate) async fn every_verb(
-    b: &impl Backend,
+    backend: &impl Backend,
     namespace: &Namespace,
 ) -> Vec<(&'static str, Option<Error>)> {
-    async fn run<T>(verb: impl Future<Output = Result<T>>) -> Option<Error> {
-        tokio::time::timeout(Duration::from_secs(60), verb)
-            .await
-            .expect("a verb has no time limit")
-            .err()
-    }
-    let key = Key::new(namespace, ["verbs"]).unwrap();
-    let counter = Key::new(namespace, ["counter"]).unwrap();
-    let tags = [tag("t")];
-    let put = |when| Put { key: key.clone(), entry: text("verb"), ttl: LONG.into(), when };
-    let create = Some(Counter { initial: 0, ttl: LONG.into() });
-    let token = Token::random();
-    vec![
-        ("get", run(b.get(&key, &[])).await),
-        ("get with counters", run(b.get(&key, std::slice::from_ref(&counter))).await),
-        ("get_many", run(b.get_many(&[key.clone(), counter.clone()])).await),
-        ("put", run(b.put(&key, text("verb"), LONG.into(), When::Always)).await),
-        ("put absent", run(b.put(&key, text("verb"), LONG.into(), When::Absent)).await),
-        ("put present", run(b.put(&key, text("verb"), LONG.into(), When::Present)).await),
-        ("put_many", run(b.put_many(vec![put(When::Always), put(When::Always)])).await),
-        ("remove", run(b.remove(&key, None)).await),
-        ("remove only", run(b.remove(&key, Some(Revision::random()))).await),
-        ("remove_many", run(b.remove_many(std::slice::from_ref(&key))).await),
-        ("touch", run(b.touch(&key, Ttl::Default)).await),
-        ("add", run(b.add(&counter, 1, create)).await),
-        ("remaining", run(b.remaining(&key)).await),
-        ("begin", run(b.begin(&key, LONG)).await),
-        ("renew", run(b.renew(&key, token, LONG)).await),
-        ("release", run(b.release(&key, token, None)).await),
-        ("marks", run(b.marks(namespace, &tags)).await),
-        ("invalidate", run(b.invalidate(namespace, &tags)).await),
-        ("page", run(b.page(&Prefix::new(namespace), None, 10)).await),
-        ("clear", run(b.clear(namespace)).await),
-    ]
+    verbs::every_verb(backend, namespace, VERB).await
 }
 
 /// Asserts that every verb works.
 pub(crate) async fn expect_all_work(backend: &impl Backend, namespace: &Namespace) {
-    for (verb, error) in every_verb(backend, namespace).await {
-        assert!(error.is_none(), "{verb}: {error:?}");
-    }
+    verbs::expect_all_work(backend, namespace, VERB).await;
 }
+
+// Their own limits are far below.
+const VERB: Duration = Duration::from_secs(60);
 
 /// Waits for something that comes about by itself, at most a minute.
 pub(crate) async fn eventually(what: &str, mut come: impl AsyncFnMut() -> bool) {
