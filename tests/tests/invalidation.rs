@@ -444,3 +444,53 @@ async fn rows_that_a_handler_reads_drop_the_responses_that_show_them() {
     assert!(site.get(&target).await.because("too-many-tags"));
     assert!(site.get(&format!("/{}", many[1..].join("-"))).await.told().contains("stored"));
 }
+
+#[tokio::test]
+async fn tags_come_from_fields_that_the_layer_was_told_of() {
+    let origin = Origin::says(|call, request| {
+        let tags = if request.uri().path() == "/long" { "x".repeat(300) } else { "a,b  c".into() };
+        let fields =
+            [("cache-control", "max-age=60"), ("surrogate-key", &*tags), ("cache-tag", "d")];
+        answer(200, &fields, call.to_string())
+    });
+    let site =
+        Site::with(origin, |layer| layer.tags_from(http::HeaderName::from_static("surrogate-key")));
+    let first = site.get("/").await;
+    assert_eq!(first.field("surrogate-key").as_deref(), Some("a,b  c"), "the client has it");
+    for tag in ["a", "b", "c"] {
+        assert!(site.get("/").await.hit());
+        site.larder.cache.invalidate_tag(tag).await.unwrap();
+        assert!(!site.get("/").await.hit(), "{tag}");
+    }
+    site.larder.cache.invalidate_tag("d").await.unwrap();
+    assert!(site.get("/").await.hit(), "nobody named that field");
+    assert!(site.get("/long").await.because("invalid-tag"));
+}
+
+// RFC 9875.
+#[tokio::test]
+async fn cache_groups_fall_together_within_their_origin() {
+    let origin = Origin::says(|call, request| {
+        let fields = [("cache-control", "max-age=60"), ("cache-groups", r#""prices", "shop";x"#)];
+        match (request.method().as_str(), request.uri().path()) {
+            ("GET", _) => answer(200, &fields, call.to_string()),
+            (_, "/fails") => answer(500, &[("cache-group-invalidation", r#""prices""#)], ""),
+            (_, "/malformed") => answer(200, &[("cache-group-invalidation", "\"prices")], ""),
+            (_, "/other") => answer(200, &[("cache-group-invalidation", r#""others", 7"#)], ""),
+            _ => answer(200, &[("cache-group-invalidation", r#""shop""#)], ""),
+        }
+    });
+    let site = Site::new(origin);
+    let elsewhere = "http://elsewhere.example/a";
+    for target in ["/a", "/b", elsewhere] {
+        site.get(target).await;
+    }
+    for target in ["/fails", "/malformed", "/other"] {
+        site.send(request("POST", target, &[])).await;
+        assert!(site.get("/a").await.hit(), "{target}");
+    }
+    site.send(request("POST", "/change", &[])).await;
+    assert!(!site.get("/a").await.hit());
+    assert!(!site.get("/b").await.hit());
+    assert!(site.get(elsewhere).await.hit(), "another origin's group of that name");
+}

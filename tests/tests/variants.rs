@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use larder_http::rules::Policy;
 use larder_http::{RequestHead, VaryLayer};
 use larder_tests::{Got, Larder, Origin, Site, TestBody, answer, append, request, response};
 use proptest::prelude::*;
@@ -377,4 +378,35 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+// RFC 9111 §4.1 lets a cache negotiate by itself, where it knows how the origin would.
+#[tokio::test]
+async fn a_proxy_selects_the_one_language_that_a_request_prefers() {
+    let site = |policy: Policy| {
+        let origin = Origin::says(|call, _| {
+            let fields = [
+                ("cache-control", "max-age=60"),
+                ("vary", "accept-language, x-a"),
+                ("content-language", "de"),
+            ];
+            answer(200, &fields, call.to_string())
+        });
+        Site::with(origin, |layer| layer.policy(policy))
+    };
+    let proxy = site(Policy::rfc9111());
+    proxy.get_with("/", &[("accept-language", "de, en;q=0.5")]).await;
+    for preferred in ["de", "DE", "en;q=0.9, de", "de;q=0.3, fr;q=0.2"] {
+        let got = proxy.get_with("/", &[("accept-language", preferred)]).await;
+        assert!(got.hit(), "{preferred}");
+    }
+    for other in ["en, de;q=0.5", "de, en", "de-AT", "*", "de;q=0"] {
+        let got = proxy.get_with("/", &[("accept-language", other)]).await;
+        assert!(!got.hit(), "{other}");
+    }
+    assert!(!proxy.get_with("/", &[("accept-language", "de"), ("x-a", "1")]).await.hit());
+
+    let application = site(Policy::application());
+    application.get_with("/", &[("accept-language", "de, en;q=0.5")]).await;
+    assert!(!application.get_with("/", &[("accept-language", "de")]).await.hit());
 }

@@ -46,8 +46,10 @@ pub fn initial_age(
     if !apparent {
         return corrected;
     }
+    // `Date` tells no more than the second, and what it leaves out is no age.
+    let apparent = |sent| Duration::from_secs(since(response_time, sent).as_secs());
     let sent = date::parse_field(headers, DATE, response_time);
-    corrected.max(sent.map_or(Duration::ZERO, |sent| since(response_time, sent)))
+    corrected.max(sent.map_or(Duration::ZERO, apparent))
 }
 
 /// The age after `resident` time in the store.

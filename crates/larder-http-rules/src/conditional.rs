@@ -72,6 +72,13 @@ pub fn weak_eq(left: &[u8], right: &[u8]) -> bool {
     opaque(left) == opaque(right)
 }
 
+/// Whether an entity tag is a strong validator (RFC 9110 §8.8.1): in quotes, without `W/`.
+#[must_use]
+pub fn is_strong(tag: &[u8]) -> bool {
+    let tag = tag.trim_ascii();
+    tag.len() >= 2 && tag.starts_with(b"\"") && tag.ends_with(b"\"")
+}
+
 /// Whether a field stays in a 304 made from a stored response (RFC 9110 §15.4.5): `Cache-Control`,
 /// `Content-Location`, `Date`, `ETag`, `Expires`, `Vary`; besides `Last-Modified`, `Age`,
 /// `Cache-Status` and `CDN-Cache-Control`, which steer caches on the way.

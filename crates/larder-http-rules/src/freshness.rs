@@ -173,6 +173,9 @@ fn by_header(
     if let Some(lifetime) = said.max_age {
         return Some((lifetime, FreshnessSource::MaxAge));
     }
+    if said.targeted {
+        return None;
+    }
     expires_lifetime(headers, now).map(|lifetime| (lifetime, FreshnessSource::Expires))
 }
 

@@ -1,4 +1,4 @@
-//! HTTP caching rules (RFC 9110, RFC 9111, RFC 5861, RFC 8246, RFC 9211) as pure functions.
+//! HTTP caching rules (RFC 9110, RFC 9111, RFC 5861, RFC 8246, RFC 9211, RFC 9213, RFC 9875) as pure functions.
 //!
 //! This crate decides and does nothing else: it stores nothing, opens nothing, reads no clock (time is an
 //! argument) and needs no runtime. Every decision tells its [`Reason`]. Hostile input never panics, sums
@@ -16,9 +16,11 @@
 //! | Which variant does it select? | [`vary::select`] |
 //! | May the stored response answer it? | [`reuse::decide`], [`reuse::on_failure`] |
 //! | Is 304 enough? | [`conditional::evaluate`] |
+//! | Is a part enough? | [`range`] |
+//! | How is the handler asked whether it is still good? | [`validation`] |
 //! | May the handler's response be stored, and on which terms? | [`storable`] → [`Stored`] |
 //! | Which fields are not stored? | [`headers::remove_hop_by_hop`] |
-//! | What does an unsafe method invalidate? | [`invalidate`] |
+//! | What does an unsafe method invalidate? | [`invalidate`], [`groups`] |
 //! | How is all that told to the outside? | [`cache_status`], [`age`], [`date`] |
 //! | Did a session layer say that the response is one visitor's own? | [`SessionMark`] |
 //!
@@ -67,8 +69,7 @@
 //!
 //! # Not here yet
 //!
-//! Ranges and partial content, applying a 304 or HEAD to what is stored, targeted fields (RFC 9213),
-//! `No-Vary-Search`, cache groups (RFC 9875), and selection by `Content-Language`.
+//! `No-Vary-Search` and QUERY.
 
 #![forbid(unsafe_code)]
 
@@ -81,17 +82,20 @@ pub mod cookies;
 pub mod credentials;
 pub mod date;
 pub mod freshness;
+pub mod groups;
 pub mod headers;
 pub mod invalidate;
 mod mark;
 mod names;
 pub mod overrides;
 mod policy;
+pub mod range;
 mod reason;
 pub mod request;
 pub mod reuse;
 mod selector;
 mod store;
+pub mod validation;
 pub mod vary;
 
 pub use cache_control::CacheControl;

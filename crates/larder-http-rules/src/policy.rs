@@ -36,6 +36,9 @@ pub struct Policy {
     pub max_ttl: Option<Duration>,
     /// The longest stale window, whoever asked for it.
     pub max_stale: Option<Duration>,
+    /// For how long a response with a validator is kept past its lifetime, so that the handler need only say that it is
+    /// still good (RFC 9111 §4.3).
+    pub keep: Duration,
     /// For how long a stale response may be served if the handler gave no response at all, although
     /// nothing says so (RFC 9111 §4.2.4).
     pub stale_on_failure: Option<Duration>,
@@ -79,6 +82,23 @@ pub struct Policy {
     pub trusted_overrides: Vec<HeaderName>,
     /// Which request directives are obeyed.
     pub client: ClientDirectives,
+    /// The targeted fields (RFC 9213) that address this cache, in order of preference: the first that is there and
+    /// valid counts instead of `Cache-Control` and `Expires`.
+    pub targeted: Vec<HeaderName>,
+    /// Whether parts of a representation (206) are stored, and completed from stored ones (RFC 9111 §3.3, §3.4). Ranges
+    /// of what is stored whole are served in any case.
+    pub store_partial: bool,
+    /// Whether a stored response whose `Content-Language` is the one language that a request prefers answers it, although
+    /// its `Accept-Language` is another than the one that it was stored for (RFC 9111 §4.1).
+    pub select_language: bool,
+    /// Whether a response with a `Content-Encoding` is kept from requests that do not accept it, although its `Vary` does
+    /// not say so.
+    pub key_content_coding: bool,
+    /// Does six things that the public cache tests ask for and that are wrong or wasteful, to show that they can be done;
+    /// not for use. `If-Modified-Since` is answered with 304 where there is no `Last-Modified` to compare it with; a
+    /// part is believed to be as long as its body, whatever its `Content-Range` says, and to be the end of the whole; a
+    /// part is completed without a validator; and a 304 updates a response that it names by another entity tag.
+    pub contested: bool,
     /// Whether the order of equally weighted `Accept-Language` members is part of a variant.
     pub language_order: bool,
 }
@@ -94,6 +114,7 @@ impl Policy {
             store_without_freshness: false,
             max_ttl: Some(DAY),
             max_stale: Some(DAY),
+            keep: Duration::from_secs(3600),
             stale_on_failure: None,
             s_maxage_forbids_stale: true,
             apparent_age: true,
@@ -113,6 +134,11 @@ impl Policy {
             vary_on_credentials: false,
             trusted_overrides: Vec::new(),
             client: ClientDirectives::ONLY_IF_CACHED,
+            targeted: Vec::new(),
+            store_partial: true,
+            select_language: false,
+            key_content_coding: true,
+            contested: false,
             language_order: true,
         }
     }
@@ -125,6 +151,7 @@ impl Policy {
             store_without_freshness: true,
             max_ttl: None,
             max_stale: None,
+            keep: DAY,
             stale_on_failure: Some(Duration::from_secs(3600)),
             store_set_cookie: true,
             store_post: true,
@@ -138,6 +165,9 @@ impl Policy {
             other_credentials: false,
             vary_on_credentials: true,
             client: ClientDirectives::ALL,
+            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            select_language: true,
+            key_content_coding: false,
             language_order: false,
             ..Self::application()
         }

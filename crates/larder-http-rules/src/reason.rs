@@ -52,7 +52,8 @@ reasons! {
     UnsafeMethod "unsafe-method" "the method may change state: the request is passed on, and a non-error answer invalidates the stored responses of this URI";
     HeadResponse "head-response" "an answer to HEAD has no body, so it never creates an entry that a GET could use";
     RequestContent "request-content" "the request has content, which is not part of the cache key; send such requests without content to have them cached";
-    RangeRequest "range-request" "range requests are passed on to the handler";
+    RangeRequest "range-request" "an answer to a range request that is neither the whole nor one part of it is nobody else's";
+    RangeNotStored "range-not-stored" "what is stored is a part, and not all of what is asked for";
     Upgrade "upgrade" "the request asks to upgrade the connection";
     Precondition "precondition" "If-Match and If-Unmodified-Since are for the handler to evaluate, never for a cache";
     OverrideHeader "override-header" "the request carries a header that can change the URL, host or method the handler sees (such as X-Original-URL); declare it trusted to make it part of the key, or let the proxy in front remove it";
@@ -105,7 +106,7 @@ reasons! {
     Status "status" "responses with this status are never stored under this policy";
     StatusNeedsFreshness "status-needs-freshness" "a response with this status is stored only if its own header gives it a freshness lifetime, or the route names the status";
     StatusNotOptedIn "status-not-opted-in" "a response with this status is stored only if the route names the status";
-    PartialContent "partial-content" "a 206 response is only a part and is not stored as the whole";
+    PartialContent "partial-content" "a 206 response is stored only if it says which bytes of how many it has, and the policy stores parts";
     NotModified "not-modified" "a 304 response is no entry of its own";
     RedirectWithoutLocation "redirect-without-location" "a redirect without Location is broken and is not stored";
     MustUnderstand "must-understand" "the response says must-understand and this cache does not know its status";

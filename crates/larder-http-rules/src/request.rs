@@ -126,6 +126,12 @@ impl RequestFacts {
         Self(self.0 | other.0)
     }
 
+    /// These flags but not `others`.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     /// The raw bits.
     #[must_use]
     pub const fn bits(self) -> u32 {
@@ -192,8 +198,6 @@ fn bypass(facts: RequestFacts, headers: &HeaderMap) -> Option<Reason> {
         Some(Reason::OverrideHeader)
     } else if facts.any(RequestFacts::CONTENT) && has_content(headers) {
         Some(Reason::RequestContent)
-    } else if facts.any(RequestFacts::RANGE) {
-        Some(Reason::RangeRequest)
     } else if facts.any(RequestFacts::PRECONDITION) {
         Some(Reason::Precondition)
     } else if facts.any(RequestFacts::UPGRADE) {

@@ -25,6 +25,7 @@ const MEMBERS: u8 = 1;
 const MALFORMED: u8 = 2;
 const CODINGS: u8 = 3;
 const LANGUAGES: u8 = 4;
+const LANGUAGE: u8 = 5;
 const MEMBER: u8 = 1;
 const END: u8 = 0;
 /// More members of `Accept-Language` than this are not brought into order.
@@ -38,10 +39,60 @@ pub fn select(
     headers: &HeaderMap,
     out: &mut impl FnMut(&[u8]),
 ) -> Selected {
+    select_as(policy, names, headers, None, out)
+}
+
+/// The same, with that one language in place of what `Accept-Language` says. Stored responses and requests whose
+/// selectors by language are equal differ in that field alone.
+pub fn select_by_language(
+    policy: &Policy,
+    names: &[HeaderName],
+    headers: &HeaderMap,
+    language: &[u8],
+    out: &mut impl FnMut(&[u8]),
+) -> Selected {
+    select_as(policy, names, headers, Some(language), out)
+}
+
+/// The language that a request prefers to all others (RFC 9110 §12.5.4); `None` if there is no such one.
+#[must_use]
+pub fn preferred_language(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut best: Option<(&[u8], u16)> = None;
+    let mut alone = true;
+    for line in headers.get_all(ACCEPT_LANGUAGE) {
+        for member in line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+            if member.is_empty() {
+                continue;
+            }
+            let (range, weight) = weighted(member)?;
+            match best {
+                Some((_, most)) if weight < most => {}
+                Some((_, most)) if weight == most => alone = false,
+                _ => (best, alone) = (Some((range, weight)), true),
+            }
+        }
+    }
+    let (range, weight) = best?;
+    (alone && weight > 0 && range != b"*").then_some(range)
+}
+
+fn select_as(
+    policy: &Policy,
+    names: &[HeaderName],
+    headers: &HeaderMap,
+    language: Option<&[u8]>,
+    out: &mut impl FnMut(&[u8]),
+) -> Selected {
     let mut selected = Selected::Short;
     for name in names {
         let lines = headers.get_all(name);
-        if lines.iter().next().is_none() {
+        if *name == ACCEPT_LANGUAGE
+            && let Some(language) = language
+        {
+            out(&[LANGUAGE]);
+            write_language((language, 0), out);
+            selected = selected.or(Selected::of(language.len()));
+        } else if lines.iter().next().is_none() {
             out(&[ABSENT]);
         } else if *name == ACCEPT_ENCODING {
             match codings(&lines) {

@@ -40,6 +40,7 @@ use crate::credentials::is_credential;
 use crate::freshness::{Freshness, is_heuristic_status};
 use crate::invalidate::Base;
 use crate::policy::StatusClass;
+use crate::range::Part;
 use crate::request::{Handling, handling};
 use crate::vary::{Coding, Vary};
 use crate::{
@@ -102,14 +103,30 @@ impl Terms {
         seconds(self.lifetime).saturating_sub(seconds(self.age(resident)))
     }
 
-    /// For how long the entry is of any use, counted from now: lifetime and the larger stale window.
+    /// For how long it answers by its own word, counted from now: its lifetime and the larger of its stale windows.
     #[must_use]
-    pub fn usable_for(&self) -> Duration {
+    pub fn answers_for(&self) -> Duration {
         let window = if self.forbids_stale || self.no_cache {
             Duration::ZERO
         } else {
             self.stale_while_revalidate.max(self.stale_if_error)
         };
+        self.for_a_window_of(window)
+    }
+
+    /// For how long it is of any use, counted from now: as long as it answers, as the policy keeps it to be validated, and
+    /// as the policy lets it stand in for a handler that gives no response.
+    #[must_use]
+    pub fn usable_for(&self, policy: &Policy) -> Duration {
+        let validated = if self.has_validator { policy.keep } else { Duration::ZERO };
+        let stands_in = match policy.stale_on_failure {
+            Some(window) if !self.forbids_stale && !self.no_cache => window,
+            _ => Duration::ZERO,
+        };
+        self.answers_for().max(self.for_a_window_of(validated.max(stands_in)))
+    }
+
+    fn for_a_window_of(&self, window: Duration) -> Duration {
         self.lifetime.saturating_add(window).saturating_sub(self.initial_age)
     }
 }
@@ -122,6 +139,8 @@ pub struct Stored {
     /// The request headers that select this variant: sorted, without those that the route covers by a
     /// finer key part.
     pub vary: Vec<HeaderName>,
+    /// Which bytes of the whole these are, for a 206 response.
+    pub part: Option<Part>,
     /// `Set-Cookie` must be removed from what is stored: the route ignores these cookies.
     pub strip_set_cookie: bool,
 }
@@ -143,8 +162,10 @@ pub fn storable(
     times: Times,
 ) -> Result<Stored, Reason> {
     let post = check_request(policy, request)?;
-    let said = ResponseDirectives::from_headers(headers);
-    let class = check_status(policy, route, status)?;
+    let said = ResponseDirectives::targeted(&policy.targeted, headers);
+    let part = check_part(policy, request, status, headers)?;
+    // A part is stored as its whole would be.
+    let class = check_status(policy, route, if part.is_some() { StatusCode::OK } else { status })?;
     check_directives(policy, status, &said)?;
     let set_cookie = check_set_cookie(policy, route, headers)?;
     let vary = check_vary(policy, route, headers)?;
@@ -171,7 +192,7 @@ pub fn storable(
 
     let terms = terms(policy, route, headers, &said, times, fresh, class);
     check_freshness(policy, status, class, fresh, &terms)?;
-    Ok(Stored { terms, vary, strip_set_cookie: set_cookie == SetCookies::Ignored })
+    Ok(Stored { terms, vary, part, strip_set_cookie: set_cookie == SetCookies::Ignored })
 }
 
 /// Whether it is a POST.
@@ -203,13 +224,32 @@ fn check_request(policy: &Policy, request: &RequestView<'_>) -> Result<bool, Rea
     Ok(post)
 }
 
+/// Which part a 206 is. Any other answer to a request with `Range` than the whole or a part is about the range, and no
+/// answer to others.
+fn check_part(
+    policy: &Policy,
+    request: &RequestView<'_>,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<Option<Part>, Reason> {
+    let ranged = request.facts.any(RequestFacts::RANGE);
+    match status {
+        StatusCode::PARTIAL_CONTENT if policy.store_partial && ranged => {
+            Part::of_response(headers).map(Some).ok_or(Reason::PartialContent)
+        }
+        StatusCode::PARTIAL_CONTENT => Err(Reason::PartialContent),
+        StatusCode::OK => Ok(None),
+        _ if ranged => Err(Reason::RangeRequest),
+        _ => Ok(None),
+    }
+}
+
 fn check_status(
     policy: &Policy,
     route: &RouteRule,
     status: StatusCode,
 ) -> Result<StatusClass, Reason> {
     match (policy.status_class(status, route), status.as_u16()) {
-        (_, 206) => Err(Reason::PartialContent),
         (_, 304) => Err(Reason::NotModified),
         (StatusClass::Never, _) => Err(Reason::Status),
         (StatusClass::NotOptedIn, _) => Err(Reason::StatusNotOptedIn),
@@ -372,7 +412,7 @@ fn check_freshness(
             return Err(Reason::NoFreshness);
         }
     }
-    if !terms.has_validator && terms.usable_for().is_zero() {
+    if !terms.has_validator && terms.answers_for().is_zero() {
         return Err(match fresh {
             Freshness { invalid: true, .. } => Reason::InvalidFreshness,
             Freshness { lifetime, .. } if lifetime.is_zero() => Reason::ZeroLifetime,

@@ -34,7 +34,9 @@
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName, VARY};
 
-pub use crate::selector::{Coding, LONG_VALUE, Selected, select};
+pub use crate::selector::{
+    Coding, LONG_VALUE, Selected, preferred_language, select, select_by_language,
+};
 
 /// What a response varies on.
 #[derive(Debug, Clone, PartialEq, Eq)]

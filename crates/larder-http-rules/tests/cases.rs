@@ -12,6 +12,8 @@ use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue, V
 use http::{Method, StatusCode, Uri};
 use larder_http_rules::authority::{self, Scheme};
 use larder_http_rules::conditional::{self, Validators, Verdict};
+use larder_http_rules::range::{self, Selection};
+use larder_http_rules::validation::{self, Confirmed};
 use larder_http_rules::{
     CacheControl, CredentialRule, Handling, Policy, Reason, RequestFacts, RequestView, Reuse,
     RouteRule, Stored, Times, credentials, date, request, reuse, storable, vary,
@@ -49,6 +51,8 @@ struct StoreCase {
     source: Option<String>,
     initial_age: Option<u64>,
     vary: Option<Vec<String>>,
+    /// First byte, the byte behind the last, length of the whole.
+    part: Option<[u64; 3]>,
     #[serde(default)]
     uses: Vec<UseCase>,
 }
@@ -93,6 +97,16 @@ fn store_credentials() {
     run("store-credentials.json", check_store);
 }
 
+#[test]
+fn store_partial() {
+    run("store-partial.json", check_store);
+}
+
+#[test]
+fn store_targeted() {
+    run("store-targeted.json", check_store);
+}
+
 fn check_store(case: &StoreCase) -> Result<(), String> {
     let policies = match case.profile.as_deref() {
         None | Some("both") => vec![Policy::application(), Policy::rfc9111()],
@@ -131,6 +145,10 @@ fn check_store_under(policy: &Policy, case: &StoreCase) -> Result<(), String> {
     if let Some(names) = &case.vary {
         let found: Vec<&str> = stored.vary.iter().map(HeaderName::as_str).collect();
         same("vary", found, names.iter().map(String::as_str).collect())?;
+    }
+    if let Some(part) = case.part {
+        let found = stored.part.as_ref().map(|p| [p.bytes.start, p.bytes.end, p.of]);
+        same("part", found, Some(part))?;
     }
     for (at, later) in case.uses.iter().enumerate() {
         let found = answer(policy, &route, &stored, &asked, later);
@@ -225,6 +243,76 @@ impl RouteCase {
                 .collect(),
         }
     }
+}
+
+// ---- ranges, validation, languages ----
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeCase {
+    name: String,
+    range: Vec<String>,
+    length: u64,
+    /// Pairs of the first byte and the byte behind the last, or a word.
+    expect: serde_json::Value,
+}
+
+#[test]
+fn ranges() {
+    run("ranges.json", |case: &RangeCase| {
+        let lines: Vec<String> = case.range.iter().map(|line| format!("Range: {line}")).collect();
+        let found = match range::requested(&headers(&lines)) {
+            None => "ignored".into(),
+            Some(specs) => match range::select(&specs, case.length) {
+                Selection::Whole => "whole".into(),
+                Selection::Unsatisfiable => "unsatisfiable".into(),
+                Selection::Ranges(ranges) => {
+                    ranges.iter().map(|r| serde_json::json!([r.start, r.end])).collect()
+                }
+            },
+        };
+        same("selection", found, case.expect.clone())
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidationCase {
+    name: String,
+    stored: Vec<String>,
+    answer: Vec<String>,
+    confirms: bool,
+    becomes: Vec<String>,
+}
+
+#[test]
+fn validations() {
+    run("validation.json", |case: &ValidationCase| {
+        let (mut stored, answer) = (headers(&case.stored), headers(&case.answer));
+        let confirms = validation::confirms(&stored, &answer) == Confirmed::Yes;
+        same("confirmation", confirms, case.confirms)?;
+        validation::freshen(&mut stored, &answer);
+        same("fields", stored, headers(&case.becomes))
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LanguageCase {
+    name: String,
+    accept: Vec<String>,
+    prefers: Option<String>,
+}
+
+#[test]
+fn languages() {
+    run("languages.json", |case: &LanguageCase| {
+        let lines: Vec<String> =
+            case.accept.iter().map(|line| format!("Accept-Language: {line}")).collect();
+        let asked = headers(&lines);
+        let found = vary::preferred_language(&asked);
+        same("language", found, case.prefers.as_deref().map(str::as_bytes))
+    });
 }
 
 // ---- P07: the matrix, and P08 over the same directive sets ----
@@ -460,6 +548,11 @@ fn no_file_is_forgotten() {
         "store-freshness.json",
         "store-directives.json",
         "store-credentials.json",
+        "store-partial.json",
+        "store-targeted.json",
+        "ranges.json",
+        "validation.json",
+        "languages.json",
         "matrix.json",
         "dates.json",
         "authority.json",
@@ -490,7 +583,7 @@ macro_rules! named {
     )*};
 }
 
-named! { StoreCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
+named! { StoreCase RangeCase ValidationCase LanguageCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

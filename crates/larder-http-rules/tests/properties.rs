@@ -329,7 +329,7 @@ proptest! {
             let _ = reuse::decide(&policy, &stored.terms, resident, &view);
             let failure = reuse::Failure::NoResponse;
             let _ = reuse::on_failure(&policy, &stored.terms, resident, &view, failure);
-            let _ = (stored.terms.ttl(resident), stored.terms.usable_for());
+            let _ = (stored.terms.ttl(resident), stored.terms.usable_for(&policy));
             selector(&policy, &stored.vary, &asked);
         }
     }

@@ -23,6 +23,7 @@
 mod request;
 mod response;
 mod scan;
+mod targeted;
 mod value;
 
 pub use request::{MaxStale, RequestDirectives};

@@ -94,6 +94,8 @@ pub struct ResponseDirectives {
     pub stale_while_revalidate: Option<Duration>,
     /// `stale-if-error` (RFC 5861 §4); ignored if it cannot be parsed.
     pub stale_if_error: Option<Duration>,
+    /// These are from a targeted field (RFC 9213), so neither `Cache-Control` nor `Expires` counts.
+    pub targeted: bool,
     /// A freshness value could not be parsed, or a quoted string was left open: the response is stale.
     pub invalid: bool,
 }
@@ -115,6 +117,26 @@ impl ResponseDirectives {
             said.distrust();
         }
         said
+    }
+
+    /// What a cache that is addressed by these targeted fields (RFC 9213) is told: the first of them that is a
+    /// structured dictionary and not empty decides alone; without one, `Cache-Control` does.
+    ///
+    /// ```
+    /// use http::{HeaderMap, HeaderName, header::CACHE_CONTROL};
+    /// use larder_http_rules::cache_control::ResponseDirectives;
+    /// use std::time::Duration;
+    ///
+    /// let cdn = HeaderName::from_static("cdn-cache-control");
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert(CACHE_CONTROL, "no-store".parse().unwrap());
+    /// headers.insert(&cdn, "max-age=60".parse().unwrap());
+    /// let said = ResponseDirectives::targeted(&[cdn], &headers);
+    /// assert_eq!((said.max_age, said.no_store), (Some(Duration::from_secs(60)), false));
+    /// ```
+    #[must_use]
+    pub fn targeted(fields: &[HeaderName], headers: &HeaderMap) -> Self {
+        super::targeted::read(fields, headers).unwrap_or_else(|| Self::from_headers(headers))
     }
 
     /// Makes the response stale, because the field cannot be read reliably.

@@ -235,6 +235,7 @@ impl CacheControl {
                 || (new.must_understand && !old.no_store),
             no_transform: old.no_transform || new.no_transform,
             immutable: old.immutable || (new.immutable && !kept_out),
+            targeted: false,
             stale_while_revalidate: lifetime(
                 new.stale_while_revalidate,
                 old.stale_while_revalidate,

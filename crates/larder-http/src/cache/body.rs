@@ -1,5 +1,6 @@
 //! The response body: stored, being copied, or passed through.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::tee::Reader;
+use super::tee::{self, Reader};
 
 pin_project! {
     /// The body of a response that went through [`Cached`](super::Cached).
@@ -34,6 +35,7 @@ pin_project! {
         Stored { body: Option<Bytes>, trailers: Option<Arc<HeaderMap>> },
         Passed { #[pin] body: B },
         Copied { reader: Reader<B> },
+        Frames { frames: VecDeque<Bytes> },
     }
 }
 
@@ -47,8 +49,21 @@ impl<B: Body> ResponseBody<B> {
         Self::stored(Bytes::new(), None)
     }
 
+    /// These, one after the other.
+    pub(super) fn frames(frames: Vec<Bytes>) -> Self {
+        ResponseBody { kind: Kind::Frames { frames: frames.into() } }
+    }
+
     pub(crate) fn passed(body: B) -> Self {
         ResponseBody { kind: Kind::Passed { body } }
+    }
+
+    /// What comes behind these bytes.
+    pub(super) fn behind(prefix: Bytes, rest: B) -> Self {
+        let size = super::copy::longer(rest.size_hint(), Some(&prefix));
+        let (writer, reader) = tee::pair(vec![prefix], size);
+        writer.hand_over(Box::pin(rest));
+        Self::copied(reader)
     }
 
     pub(super) fn copied(reader: Reader<B>) -> Self {
@@ -83,6 +98,9 @@ impl<B: Body> Body for ResponseBody<B> {
                 Poll::Ready(ready!(body.poll_frame(cx)).map(|frame| frame.map(shared)))
             }
             KindProj::Copied { reader } => reader.poll_frame(cx),
+            KindProj::Frames { frames } => {
+                Poll::Ready(frames.pop_front().map(|frame| Ok(Frame::data(frame))))
+            }
         }
     }
 
@@ -91,6 +109,7 @@ impl<B: Body> Body for ResponseBody<B> {
             Kind::Stored { body, trailers } => body.is_none() && trailers.is_none(),
             Kind::Passed { body } => body.is_end_stream(),
             Kind::Copied { reader } => reader.is_end_stream(),
+            Kind::Frames { frames } => frames.is_empty(),
         }
     }
 
@@ -108,6 +127,9 @@ impl<B: Body> Body for ResponseBody<B> {
             }
             Kind::Passed { body } => body.size_hint(),
             Kind::Copied { reader } => reader.size_hint(),
+            Kind::Frames { frames } => {
+                SizeHint::with_exact(frames.iter().map(|frame| frame.len() as u64).sum())
+            }
         }
     }
 }
@@ -118,6 +140,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Stored { .. } => "ResponseBody(stored)",
             Kind::Passed { .. } => "ResponseBody(passed)",
             Kind::Copied { .. } => "ResponseBody(copied)",
+            Kind::Frames { .. } => "ResponseBody(frames)",
         })
     }
 }

@@ -96,7 +96,8 @@ impl Commit {
                     join(shared, key, page, entry, *written, &variant).await
                 }
             };
-            let mut ttl = variant.response.terms.usable_for();
+            let policy = &shared.config.policy;
+            let mut ttl = variant.response.terms.usable_for(policy);
             if let Some((_, entry, _)) = &beside
                 && !page.others.is_empty()
             {
@@ -154,7 +155,7 @@ async fn join(
     let old = &page.newest;
     let old_name = Variant::name(&old.list, &old.selector);
     let aged = old.aged(now.since(written));
-    let left = aged.response.terms.usable_for();
+    let left = aged.response.terms.usable_for(&shared.config.policy);
     let mut moved = None;
     if old_name != name
         && !left.is_zero()

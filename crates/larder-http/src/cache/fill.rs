@@ -1,32 +1,31 @@
-//! A fill: calling the handler, giving the client its response, and storing a copy of it.
+//! A fill: calling the handler, and what becomes of its answer.
 
-use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use http::header::{DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TRAILER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{IF_RANGE, RANGE};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use larder_cache::{Landed, Pilot};
-use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence};
-use larder_http_rules::conditional::{self, Validators, Verdict};
-use larder_http_rules::{Reason, RequestFacts, date, headers};
+use larder_cache::{Joined, Landed, Pilot};
+use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag};
+use larder_http_rules::reuse::Failure;
+use larder_http_rules::{Reason, RequestFacts};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::body::ResponseBody;
 use super::commit::{Commit, Permit};
 use super::layer::Shared;
-use super::look::not_modified;
-use super::miss::There;
-use super::plan::{Plan, plan, session_touched};
-use super::record::{Page, Stored, Variant};
+use super::miss::{Held, There};
+use super::plan::{Plan, plan};
+use super::record::{Page, Variant};
 use super::service::strip;
-use super::tee::{self, Copied, Copying, Panic};
+use super::tee::Panic;
+use super::validate::Question;
 use super::verdict::Told;
 use crate::RequestHead;
 use crate::head::Snapshot;
@@ -35,10 +34,12 @@ use crate::head::Snapshot;
 pub(super) struct Fill {
     pub(super) shared: Arc<Shared>,
     pub(super) key: Key,
-    pub(super) flight: Key,
+    pub(super) flight: Option<Key>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) facts: RequestFacts,
     pub(super) there: There,
+    /// What is stored and may still be good, or stand in for a handler that fails.
+    pub(super) held: Option<Held>,
     pub(super) told: Told,
 }
 
@@ -64,12 +65,59 @@ pub(super) enum Landing {
 // How long a fill marker lives without being renewed.
 const HOLD: Duration = Duration::from_secs(6);
 
-type Sender<S, ReqB, ResB, E> = oneshot::Sender<Filled<S, ReqB, ResB, E>>;
+// How long a handler that has just failed is left alone where something stale stands in for it.
+const REST: Duration = Duration::from_secs(1);
+
+pub(super) type Sender<S, ReqB, ResB, E> = oneshot::Sender<Filled<S, ReqB, ResB, E>>;
 
 impl Fill {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        key: &Key,
+        snapshot: &Arc<Snapshot>,
+        facts: RequestFacts,
+        there: There,
+        held: Option<Held>,
+        told: Told,
+    ) -> Self {
+        let (shared, key, snapshot) = (shared.clone(), key.clone(), snapshot.clone());
+        Fill { shared, key, flight: None, snapshot, facts, there, held, told }
+    }
+
+    /// Begins a fill whose response nobody waits for, unless one is under way. The request is the client's own, which
+    /// was answered already: what outer layers put into it is as good for this as for a fill whose client has left.
+    pub(super) fn behind<S, ReqB, ResB>(mut self, inner: S, mut request: Request<ReqB>)
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqB: Body + Send + 'static,
+        ResB: Body + Send + 'static,
+        ResB::Data: Send,
+        ResB::Error: Send + 'static,
+    {
+        let store = &self.shared.config.store;
+        if request.method() != Method::GET || self.shared.resting.holds(&self.key, store.clock()) {
+            return;
+        }
+        // All of it is refreshed, whatever part the client wanted.
+        for name in [RANGE, IF_RANGE] {
+            request.headers_mut().remove(name);
+        }
+        self.facts = self.facts.without(RequestFacts::RANGE.union(RequestFacts::IF_RANGE));
+        let head = RequestHead::from(&*self.snapshot);
+        let flight = self.shared.flight(&self.key, &self.there, head, self.facts);
+        let Some(flight) = flight else { return };
+        let joined = store.join(&flight, &self.key, &self.shared.config.tags);
+        let Joined::Pilot(pilot, _) = joined else { return };
+        self.flight = Some(flight);
+        let (sender, _) = oneshot::channel();
+        tokio::spawn(self.run(Some(pilot), inner, request, sender).in_current_span());
+    }
+
     pub(super) async fn run<S, ReqB, ResB>(
         self,
-        pilot: Pilot,
+        pilot: Option<Pilot>,
         inner: S,
         request: Request<ReqB>,
         sender: Sender<S, ReqB, ResB, S::Error>,
@@ -78,7 +126,7 @@ impl Fill {
         ResB: Body,
     {
         // Numbers first, then the marker, then the handler: what is invalidated from here on voids what is stored.
-        match self.permit(&pilot).await {
+        match self.permit(pilot.as_ref()).await {
             Err(SomebodyElse) => {
                 land(pilot, Landing::Again, true);
                 let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
@@ -95,7 +143,7 @@ impl Fill {
 
     async fn fill<S, ReqB, ResB>(
         mut self,
-        pilot: Pilot,
+        pilot: Option<Pilot>,
         mut inner: S,
         mut request: Request<ReqB>,
         mut sender: Sender<S, ReqB, ResB, S::Error>,
@@ -108,10 +156,7 @@ impl Fill {
         let deadline = Instant::now() + self.shared.config.deadline;
         let sent = self.wall();
         strip(&self.shared, &mut request);
-        // What is stored is for everybody: the handler must not answer 304 to this client's own copy.
-        for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
-            request.headers_mut().remove(name);
-        }
+        let question = self.question(request.headers_mut());
         let call = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
         // What the handler reads from the cache is part of what it answers.
         let store = self.shared.config.store.clone();
@@ -119,6 +164,9 @@ impl Fill {
         let (called, read) = match tokio::time::timeout_at(deadline, &mut call).await {
             Ok(called) => called,
             Err(_) => {
+                if let Some(stale) = self.stale(Failure::NoResponse) {
+                    return self.stand_in(stale, &permit, pilot, sender).await;
+                }
                 // Nobody waits for it any longer, and it is not stored; its own client still may have it.
                 self.give_up(&permit, pilot, Reason::WaitTooLong).await;
                 tokio::select! {
@@ -130,42 +178,78 @@ impl Fill {
         let response = match called {
             Ok(Ok(response)) => response,
             failed => {
+                if let Some(stale) = self.stale(Failure::NoResponse) {
+                    return self.stand_in(stale, &permit, pilot, sender).await;
+                }
                 permit.release(&self.shared, &self.key).await;
                 drop(pilot);
                 return self.pass_on(failed, sender);
             }
         };
-        let planned = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            plan(&self.shared, &self.snapshot, self.facts, &response, sent, &read)
-        }));
-        let planned = match planned {
-            Ok(planned) => planned,
+        let status = response.status();
+        if status.is_server_error()
+            && let Some(stale) = self.stale(Failure::Status(status))
+        {
+            self.told.answered(status);
+            return self.stand_in(stale, &permit, pilot, sender).await;
+        }
+        let commit = Commit { built_at, permit, head_at: self.now() };
+        let (response, prefix) = match (question, status) {
+            (Question::Still(held), StatusCode::NOT_MODIFIED) => {
+                return self.confirmed(held, pilot, response, sender, sent, &read, commit).await;
+            }
+            (Question::Rest(held), StatusCode::PARTIAL_CONTENT) => {
+                match held.completed_by(response, self.shared.config.policy.contested) {
+                    Ok((response, prefix)) => (response, Some(prefix)),
+                    Err(()) => return self.bad_rest(pilot, sender, commit).await,
+                }
+            }
+            (Question::Rest(_), StatusCode::RANGE_NOT_SATISFIABLE) => {
+                return self.bad_rest(pilot, sender, commit).await;
+            }
+            _ => (response, None),
+        };
+        match self.planned(&response, sent, &read) {
             // A computed value panicked.
             Err(panic) => {
-                permit.release(&self.shared, &self.key).await;
+                commit.permit.release(&self.shared, &self.key).await;
                 drop(pilot);
-                return self.pass_on(Err(panic), sender);
+                self.pass_on(Err(panic), sender);
             }
-        };
-        match planned {
-            Err(reason) => {
+            Ok(Err(reason)) => {
                 self.told.because(reason);
                 if !response.status().is_server_error() {
                     self.mark_pass();
                 }
                 // First those who wait are told, so that they run beside this one.
-                self.give_up(&permit, pilot, reason).await;
-                self.pass_on(Ok(Ok(response)), sender);
+                self.give_up(&commit.permit, pilot, reason).await;
+                let mut response = match prefix {
+                    Some(prefix) => response.map(|body| ResponseBody::behind(prefix, body)),
+                    None => response.map(ResponseBody::passed),
+                };
+                self.told.forwarded(&mut response, false);
+                let _ = sender.send(Filled::Response(response));
             }
-            Ok(plan) => {
-                let commit = Commit { built_at, permit, head_at: self.now() };
-                self.copy(pilot, response, sender, plan, commit, deadline).await;
+            Ok(Ok(plan)) => {
+                self.copy(pilot, response, prefix, sender, plan, commit, deadline).await;
             }
         }
     }
 
+    /// How a response is to be stored, or why not; a panic where a computed value panicked.
+    pub(super) fn planned<B: Body>(
+        &self,
+        response: &Response<B>,
+        sent: SystemTime,
+        read: &[Tag],
+    ) -> Result<Result<Plan, Reason>, Panic> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| {
+            plan(&self.shared, &self.snapshot, self.facts, response, sent, read)
+        }))
+    }
+
     // The right to store.
-    async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), SomebodyElse> {
+    async fn permit(&self, pilot: Option<&Pilot>) -> Result<(Sequence, Permit), SomebodyElse> {
         let config = &self.shared.config;
         let store = &config.store;
         if matches!(self.there, There::Outage) {
@@ -176,7 +260,9 @@ impl Fill {
             return Ok((Sequence::NONE, Permit::Outage));
         };
         let permit = match &self.there {
-            There::Page(revision, ..) | There::Unusable(revision) if self.replaced(*revision) => {
+            There::Page(revision, ..) | There::Unusable(revision)
+                if pilot.is_some() && self.replaced(*revision) =>
+            {
                 return Err(SomebodyElse);
             }
             There::Page(revision, written, entry, page) => {
@@ -185,7 +271,9 @@ impl Fill {
             There::Unusable(revision) => Permit::Revision(*revision),
             There::Outage => Permit::Outage,
             There::Nothing => match store.begin_or_wait(&self.key, HOLD, config.wait).await {
-                Ok(Begin::Token(token)) if pilot.holds(token) => Permit::Token(token),
+                Ok(Begin::Token(token)) if pilot.is_some_and(|pilot| pilot.holds(token)) => {
+                    Permit::Token(token)
+                }
                 Ok(Begin::Token(token)) => {
                     Permit::Token(token).release(&self.shared, &self.key).await;
                     Permit::Never
@@ -210,169 +298,50 @@ impl Fill {
         }
     }
 
-    async fn copy<S, ReqB, ResB: Body, E>(
+    // What is stale and may stand in for a handler that failed.
+    fn stale<B: Body>(&self, failure: Failure) -> Option<Response<ResponseBody<B>>> {
+        let held = self.held.as_ref()?;
+        let clock = self.shared.config.store.clock();
+        let head = RequestHead::from(&*self.snapshot);
+        let resident = clock.now().since(held.written);
+        let answer =
+            self.shared.stand_in(&held.variant, resident, head, self.facts, failure).ok()?;
+        Some(answer.respond(head, self.facts, || clock.wall()))
+    }
+
+    async fn stand_in<S, ReqB, ResB: Body, E>(
         mut self,
-        pilot: Pilot,
-        response: Response<ResB>,
+        mut stale: Response<ResponseBody<ResB>>,
+        permit: &Permit,
+        pilot: Option<Pilot>,
         sender: Sender<S, ReqB, ResB, E>,
-        plan: Plan,
-        commit: Commit,
-        deadline: Instant,
     ) {
-        let (parts, body) = response.into_parts();
-        self.told.answered(parts.status);
-        let size = body.size_hint();
-        let stored_head = (parts.status, parts.headers.clone());
-        let mut copying = Copying::new(body, self.shared.config.max_body, plan.length);
-
-        // What is ready already needs no stream: most handlers' bodies are.
-        let ready = poll_fn(|cx| Poll::Ready(copying.poll_copy(cx, |_| {})));
-        let ready = AssertUnwindSafe(ready).catch_unwind().await;
-        let (writer, reader) = tee::pair(copying.frames().to_vec(), size);
-        // The client asked on a condition, and what was made for everybody meets it.
-        let known = (self.facts.any(RequestFacts::CONDITIONAL) && parts.status == StatusCode::OK)
-            .then(|| Validators::from_headers(&parts.headers, self.wall()))
-            .is_some_and(|validators| {
-                let asked = RequestHead::from(&*self.snapshot).headers();
-                conditional::evaluate(asked, validators, self.wall()) == Verdict::NotModified
-            });
-        let head = |body| {
-            if known { not_modified(&parts.headers) } else { Response::from_parts(parts, body) }
-        };
-        let local = self.shared.config.store.abilities().local;
-        let copied = match ready {
-            Err(panic) => Err(panic),
-            Ok(Poll::Ready(Copied::Complete(body, trailers))) => {
-                let given = ResponseBody::stored(body.clone(), trailers.clone().map(Arc::new));
-                let mut response = head(given);
-                if local {
-                    let ending = self.finish(stored_head, body, trailers, plan, commit).await;
-                    let stored = ending.land(pilot);
-                    self.told.forwarded(&mut response, stored);
-                    let _ = sender.send(Filled::Response(response));
-                } else {
-                    // The client does not wait for the store.
-                    self.told.forwarded(&mut response, true);
-                    let _ = sender.send(Filled::Response(response));
-                    self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
-                }
-                return;
-            }
-            Ok(Poll::Ready(other)) => {
-                let mut response = head(ResponseBody::copied(reader));
-                if matches!(other, Copied::TooLarge) {
-                    self.told.because(Reason::BodyTooLarge);
-                }
-                self.told.forwarded(&mut response, false);
-                let _ = sender.send(Filled::Response(response));
-                Ok(Ok(other))
-            }
-            Ok(Poll::Pending) => {
-                let mut response = head(ResponseBody::copied(reader));
-                self.told.forwarded(&mut response, true);
-                let _ = sender.send(Filled::Response(response));
-                let copy = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
-                let copy = AssertUnwindSafe(tokio::time::timeout_at(deadline, copy));
-                copy.catch_unwind().await
-            }
-        };
-        match copied {
-            Ok(Ok(Copied::Complete(body, trailers))) => {
-                if local {
-                    let given = trailers.clone();
-                    let ending = self.finish(stored_head, body, trailers, plan, commit).await;
-                    ending.land(pilot);
-                    // Last, so that a client that has read to the end finds it stored.
-                    writer.complete(given);
-                } else {
-                    writer.complete(trailers.clone());
-                    self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
-                }
-            }
-            Ok(Ok(Copied::Failed(error))) => {
-                writer.fail(error);
-                commit.permit.release(&self.shared, &self.key).await;
-            }
-            Ok(Ok(Copied::Truncated(trailers))) => {
-                writer.complete(trailers);
-                commit.permit.release(&self.shared, &self.key).await;
-            }
-            Err(panic) => {
-                writer.panicked(panic);
-                commit.permit.release(&self.shared, &self.key).await;
-            }
-            gone_too_far => {
-                let in_time = gone_too_far.is_ok_and(|copied| copied.is_ok());
-                if in_time {
-                    self.mark_pass();
-                }
-                writer.hand_over(copying.into_parts().1);
-                let reason = if in_time { Reason::BodyTooLarge } else { Reason::WaitTooLong };
-                self.give_up(&commit.permit, pilot, reason).await;
-            }
-        }
+        tracing::warn!(
+            target: "larder_http",
+            "the handler failed; a stale response stands in for it"
+        );
+        self.shared.resting.set(&self.key, REST, self.shared.config.store.clock());
+        // Those who wait find that the handler rests, and what stands in for it.
+        land(pilot, Landing::Again, true);
+        permit.release(&self.shared, &self.key).await;
+        self.told.because(Reason::StaleIfError);
+        self.told.forwarded(&mut stale, false);
+        let _ = sender.send(Filled::Response(stale));
     }
 
-    // The response is complete: store it, unless its session was used while it streamed.
-    async fn finish(
-        &self,
-        (status, mut fields): (StatusCode, HeaderMap),
-        body: bytes::Bytes,
-        trailers: Option<HeaderMap>,
-        plan: Plan,
-        commit: Commit,
-    ) -> Ending {
-        let late = if session_touched(&self.snapshot, plan.session.as_ref()) {
-            Some(Reason::SessionTouched)
-        } else if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(SET_COOKIE)) {
-            Some(Reason::SetCookie)
-        } else {
-            None
-        };
-        if let Some(reason) = late {
-            commit.permit.release(&self.shared, &self.key).await;
-            return Ending::unstorable(reason);
-        }
-        let wall = self.wall();
-        let announced = trailers.as_ref().and_then(|_| fields.get(TRAILER).cloned());
-        headers::remove_hop_by_hop(&mut fields);
-        if let Some(names) = announced {
-            // Without it, a server does not send the trailers that are stored.
-            fields.insert(TRAILER, names);
-        }
-        if plan.storable.strip_set_cookie {
-            fields.remove(SET_COOKIE);
-        }
-        fields.entry(DATE).or_insert_with(|| date::header_value(wall));
-        let mut terms = plan.storable.terms;
-        terms.initial_age = terms.age(self.now().since(commit.head_at));
-        let route = &self.shared.config.route.credentials;
-        let variant = Arc::new(Variant {
-            rule: plan.list.rule(route),
-            list: plan.list,
-            selector: plan.selector,
-            verbatim: plan.verbatim,
-            response: Stored::new(status, fields, body, trailers, terms, wall),
-        });
-        let at = self.now();
-        let done = commit.run(&self.shared, &self.key, variant.clone(), plan.tags).await;
-        // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
-        // after that. The store tells them whether it still holds.
-        let shared = done.shared && !(done.stored && plan.own_tags);
-        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared }
-    }
-
-    async fn give_up(&self, permit: &Permit, pilot: Pilot, reason: Reason) {
+    pub(super) async fn give_up(&self, permit: &Permit, pilot: Option<Pilot>, reason: Reason) {
         land(pilot, Landing::Unstorable(reason), true);
         permit.release(&self.shared, &self.key).await;
     }
 
-    fn mark_pass(&self) {
+    pub(super) fn mark_pass(&self) {
         let config = &self.shared.config;
-        self.shared.passes.set(&self.flight, config.pass_for, config.store.clock());
+        if let Some(flight) = &self.flight {
+            self.shared.passes.set(flight, config.pass_for, config.store.clock());
+        }
     }
 
-    fn pass_on<S, ReqB, ResB: Body, E>(
+    pub(super) fn pass_on<S, ReqB, ResB: Body, E>(
         &self,
         called: Result<Result<Response<ResB>, E>, Panic>,
         sender: Sender<S, ReqB, ResB, E>,
@@ -389,11 +358,11 @@ impl Fill {
         let _ = sender.send(filled);
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.shared.config.store.clock().now()
     }
 
-    fn wall(&self) -> SystemTime {
+    pub(super) fn wall(&self) -> SystemTime {
         self.shared.config.store.clock().wall()
     }
 }
@@ -401,23 +370,8 @@ impl Fill {
 /// A response was stored between the look and the fill.
 struct SomebodyElse;
 
-struct Ending {
-    landing: Landing,
-    stored: bool,
-    shared: bool,
-}
-
-impl Ending {
-    fn unstorable(reason: Reason) -> Self {
-        Ending { landing: Landing::Unstorable(reason), stored: false, shared: true }
+pub(super) fn land(pilot: Option<Pilot>, landing: Landing, shared: bool) {
+    if let Some(pilot) = pilot {
+        pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
     }
-
-    fn land(self, pilot: Pilot) -> bool {
-        land(pilot, self.landing, self.shared);
-        self.stored
-    }
-}
-
-fn land(pilot: Pilot, landing: Landing, shared: bool) {
-    pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body;
-use larder_core::Key;
+use larder_core::{Key, Tag};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::invalidate::{Base, invalidates, targets};
-use larder_http_rules::{Reason, RequestFacts, authority};
+use larder_http_rules::{Reason, RequestFacts, authority, groups};
 
 use super::body::ResponseBody;
-use super::key;
 use super::layer::Shared;
+use super::plan::group_tag;
 use super::verdict::Told;
+use super::{key, post};
 use crate::RequestHead;
 use crate::head::Snapshot;
 
@@ -28,22 +29,25 @@ impl Targets {
         Targets { snapshot: Snapshot::from(request), facts }
     }
 
-    /// The keys to remove: the target's, and those of the same origin that the response names.
-    fn keys<B>(&self, shared: &Shared, response: &Response<B>) -> Vec<Key> {
+    /// What the response has made out of date: the target, what else of the same origin it names, and the cache groups
+    /// that it says (RFC 9875).
+    pub(super) fn outdated<B>(&self, shared: &Shared, response: &Response<B>) -> Outdated {
         let config = &shared.config;
         let head = RequestHead::from(&self.snapshot);
         if !invalidates(head.method(), response.status()) {
-            return Vec::new();
+            return Outdated::default();
         }
         let Ok(authority) = authority::effective(head.uri(), head.headers(), config.scheme) else {
-            return Vec::new();
+            return Outdated::default();
         };
+        let groups = groups::invalidated_by(response.headers());
+        let groups = groups.iter().filter_map(|group| group_tag(authority, group)).collect();
         // Not `path_and_query`, which leaves an empty path empty.
         let (path, query) = (head.uri().path(), head.uri().query());
         let own = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
         let base = Base { authority: Some(authority), path_and_query: &own };
         let others: Vec<String> = targets(base, response.headers()).collect();
-        std::iter::once(&own)
+        let keys = std::iter::once(&own)
             .chain(&others)
             .filter_map(|target| {
                 let (path, query) = match target.split_once('?') {
@@ -53,8 +57,53 @@ impl Targets {
                 let key = key::of_target(config, head, self.facts, authority, path, query).ok()?;
                 key.key().ok()
             })
-            .collect()
+            .collect();
+        Outdated { keys, groups }
     }
+}
+
+/// What an answer to an unsafe method has made out of date.
+#[derive(Default)]
+pub(super) struct Outdated {
+    keys: Vec<Key>,
+    groups: Vec<Tag>,
+}
+
+/// Removes what a response has made out of date, and returns when it is gone here. `posting` keeps the marker by which
+/// the POST that asks for this may store its answer.
+pub(super) async fn remove(shared: &Shared, outdated: Outdated, posting: bool) {
+    let Outdated { mut keys, groups } = outdated;
+    if keys.is_empty() {
+        return;
+    }
+    // What could not be stored before may be storable now: a URL that was not there, for one.
+    keys.iter().for_each(|key| shared.passes.lift_all(key));
+    if shared.config.policy.store_post {
+        // The first is the target; the answer may name it once more.
+        let own = keys.first().filter(|_| posting);
+        let others = keys.iter().filter(|key| Some(*key) != own);
+        let markers: Vec<Key> = others.filter_map(post::marker).collect();
+        keys.extend(markers);
+    }
+    let store = shared.config.store.clone();
+    let removal = tokio::spawn(async move {
+        keys.iter().for_each(|key| store.detach(key));
+        // A removal that fails bars its keys on this node until it is confirmed.
+        let removed = store.remove_many(&keys).await.map(drop);
+        let grouped = match groups.is_empty() {
+            true => Ok(()),
+            false => store.invalidate(&groups).await.map(drop),
+        };
+        if let Err(error) = removed.and(grouped) {
+            tracing::warn!(
+                target: "larder_http",
+                kind = error.kind().as_str(),
+                "an invalidation was not confirmed"
+            );
+        }
+        keys.iter().for_each(|key| store.detach(key));
+    });
+    let _ = removal.await;
 }
 
 /// Waits for the handler, then for the removals. The client sees its answer when what it changed is gone here; whoever
@@ -68,25 +117,8 @@ where
     B: Body,
 {
     let response = response.await?;
-    let keys = targets.keys(&shared, &response);
-    if !keys.is_empty() {
-        // What could not be stored before may be storable now: a URL that was not there, for one.
-        keys.iter().for_each(|key| shared.passes.lift_all(key));
-        let store = shared.config.store.clone();
-        let removal = tokio::spawn(async move {
-            keys.iter().for_each(|key| store.detach(key));
-            // A removal that fails bars its keys on this node until it is confirmed.
-            if let Err(error) = store.remove_many(&keys).await {
-                tracing::warn!(
-                    target: "larder_http",
-                    kind = error.kind().as_str(),
-                    "an invalidation was not confirmed"
-                );
-            }
-            keys.iter().for_each(|key| store.detach(key));
-        });
-        let _ = removal.await;
-    }
+    let outdated = targets.outdated(&shared, &response);
+    remove(&shared, outdated, false).await;
     let told = Told::new(&shared.config.status_name, Forward::Method, Reason::UnsafeMethod);
     let mut response = response.map(ResponseBody::passed);
     told.forwarded(&mut response, false);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use larder_cache::{Cache, Store};
 use larder_core::{Key, Tag};
 use larder_http_rules::authority::Scheme;
@@ -37,6 +37,7 @@ pub(super) struct Config {
     pub(super) policy: Policy,
     pub(super) route: RouteRule,
     pub(super) tags: Vec<Tag>,
+    pub(super) tag_fields: Vec<HeaderName>,
     pub(super) scheme: Scheme,
     pub(super) partition: Option<Partition>,
     /// What every response of the route varies on, besides its own `Vary`.
@@ -55,6 +56,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) computed: Computed,
     pub(super) passes: Passes,
+    /// URLs whose handler has just failed, and for which stale responses stand in.
+    pub(super) resting: Passes,
 }
 
 impl CacheLayer {
@@ -67,6 +70,7 @@ impl CacheLayer {
                 policy: Policy::application(),
                 route: RouteRule::default(),
                 tags: Vec::new(),
+                tag_fields: Vec::new(),
                 scheme: Scheme::Http,
                 partition: None,
                 base: List::default(),
@@ -115,6 +119,24 @@ impl CacheLayer {
     pub fn tag(mut self, tag: &str) -> Self {
         let tag = Tag::new(tag).unwrap_or_else(|error| panic!("CacheLayer::tag: {error}"));
         self.change().tags.push(tag);
+        self
+    }
+
+    /// Responses also carry the tags that they name in this field, apart by white space or commas: `Surrogate-Key` or
+    /// `Cache-Tag`, as CDNs read them. A response with an unusable tag (more than 256 bytes) is not stored. The field
+    /// goes to the client as it came.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use larder_cache::Cache;
+    /// use larder_http::CacheLayer;
+    ///
+    /// let field = HeaderName::from_static("surrogate-key");
+    /// let layer = CacheLayer::new(&Cache::memory()).tags_from(field);
+    /// # let _ = layer;
+    /// ```
+    pub fn tags_from(mut self, field: HeaderName) -> Self {
+        self.change().tag_fields.push(field);
         self
     }
 
@@ -221,6 +243,7 @@ impl<S> Layer<S> for CacheLayer {
                 config: self.config.clone(),
                 computed: Computed::default(),
                 passes: Passes::default(),
+                resting: Passes::default(),
             })
         };
         Cached::new(inner, self.shared.get_or_init(make).clone())

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use http::header::{IF_RANGE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use larder_cache::{Joined, Landed, Lookup};
-use larder_core::{Entry, Key, KeyBuf, Moment, Revision};
+use larder_core::{Entry, Key, KeyBuf, Moment, Revision, Tag};
 use larder_http_rules::cache_status::Forward;
-use larder_http_rules::{CredentialState, Reason, RequestFacts, Reuse};
+use larder_http_rules::reuse::Failure;
+use larder_http_rules::{CredentialState, Reason, RequestFacts, Reuse, range};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument;
 
+use super::answer::Answer;
 use super::body::ResponseBody;
 use super::fill::{Fill, Filled, Landing};
 use super::layer::Shared;
@@ -20,7 +23,7 @@ use super::plan::may_store;
 use super::record::{Page, Variant};
 use super::service::{Asked, strip};
 use super::verdict::{self, Told};
-use super::wire;
+use super::{validate, wire};
 use crate::RequestHead;
 use crate::head::Snapshot;
 
@@ -36,8 +39,15 @@ pub(super) struct Missed<S> {
 /// What a look into the store came to.
 enum Seen<B: Body> {
     Answer(Response<ResponseBody<B>>),
+    /// An answer that is stale, and what is to be refreshed meanwhile.
+    Stale(Response<ResponseBody<B>>, There, Held),
     Pass(Reason),
-    Miss { forward: Forward, reason: Reason, there: There },
+    Miss {
+        forward: Forward,
+        reason: Reason,
+        there: There,
+        held: Option<Held>,
+    },
 }
 
 /// What is stored under the key, and is no answer.
@@ -52,8 +62,21 @@ pub(super) enum There {
     Outage,
 }
 
+/// A stored response that the request selects, and that is no answer as it is.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) variant: Arc<Variant>,
+    pub(super) written: Moment,
+    pub(super) tags: Arc<[Tag]>,
+    /// All that is asked for is there, so that the handler need only say that it is good.
+    pub(super) whole: bool,
+}
+
 // A fill that was voided, or that made another variant, is looked at anew; after so many looks the handler is asked.
 const ROUNDS: usize = 4;
+
+// Longer ranges than any that is worth storing an answer to.
+const LONGEST_RANGE: usize = 256;
 
 impl<S> Missed<S> {
     pub(super) async fn run<ReqB, ResB>(
@@ -84,29 +107,38 @@ impl<S> Missed<S> {
         let mut patience = None;
         for _ in 0..ROUNDS {
             let look = std::mem::replace(&mut asked, Asked::Unknown);
-            let there = match shared.look(&key, look, head, facts).await {
+            let (there, held) = match shared.look(&key, look, head, facts).await {
                 Seen::Answer(response) => return Ok(response),
+                Seen::Stale(response, there, held) => {
+                    let fill = Fill::new(&shared, &key, &snapshot, facts, there, Some(held), told);
+                    fill.behind(inner, request);
+                    return Ok(response);
+                }
                 Seen::Pass(reason) => {
                     let told = Told::new(&config.status_name, Forward::Request, reason);
                     return alone(&shared, &mut inner, request, &told).await;
                 }
-                Seen::Miss { forward, reason, there } => {
+                Seen::Miss { forward, reason, there, held } => {
                     told.forward_because(forward, reason);
-                    there
+                    (there, held)
                 }
             };
             if only_if_cached {
                 return Ok(gateway_timeout(&told));
             }
-            let undeclared = matches!(
-                shared.view(head, facts, None).credentials,
-                CredentialState::Undeclared(_)
-            );
-            // A response to HEAD fills nothing, so nobody waits for it and it waits for nobody.
-            let Some(flight) = shared
-                .flight(&key, &there, head, undeclared)
-                .filter(|_| *head.method() == Method::GET)
-            else {
+            if *head.method() == Method::HEAD {
+                // A response to HEAD fills nothing, so nobody waits for it and it waits for nobody.
+                let response = alone(&shared, &mut inner, request, &told).await?;
+                let contradicted =
+                    held.is_some_and(|held| validate::is_contradicted(&held, &response));
+                if contradicted && let There::Page(revision, ..) = there {
+                    config.store.detach(&key);
+                    // If this fails, the next validation finds out.
+                    let _ = config.store.remove(&key, Some(revision)).await;
+                }
+                return Ok(response);
+            }
+            let Some(flight) = shared.flight(&key, &there, head, facts) else {
                 return alone(&shared, &mut inner, request, &told).await;
             };
             if shared.passes.holds(&flight, config.store.clock()) {
@@ -117,18 +149,21 @@ impl<S> Missed<S> {
                 }
                 return Ok(response);
             }
-            let passenger = match config.store.join(&flight, &key, &config.tags) {
-                Joined::Passenger(passenger) => passenger,
-                Joined::Pilot(pilot, _) => {
-                    let fill = Fill {
-                        shared: shared.clone(),
-                        key: key.clone(),
-                        flight,
-                        snapshot: snapshot.clone(),
-                        facts,
-                        there,
-                        told,
+            // Whoever must have the handler's own word gets nothing from another one's fill, so it waits for none.
+            let joined = if told.wants_its_own() && held.is_some() {
+                None
+            } else {
+                Some(config.store.join(&flight, &key, &config.tags))
+            };
+            let passenger = match joined {
+                Some(Joined::Passenger(passenger)) => passenger,
+                alone => {
+                    let pilot = match alone {
+                        Some(Joined::Pilot(pilot, _)) => Some(pilot),
+                        _ => None,
                     };
+                    let mut fill = Fill::new(&shared, &key, &snapshot, facts, there, held, told);
+                    fill.flight = Some(flight);
                     let (sender, receiver) = oneshot::channel();
                     let task = fill.run(pilot, inner, request, sender);
                     // In a task of its own: a client that goes away harms nobody.
@@ -172,6 +207,37 @@ impl<S> Missed<S> {
         }
         alone(&shared, &mut inner, request, &told).await
     }
+
+    /// Refreshes what memory has, behind the back of a client that was answered from it.
+    pub(super) fn refresh<ReqB, ResB>(self, request: Request<ReqB>, asked: Asked)
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqB: Body + Send + 'static,
+        ResB: Body + Send + 'static,
+        ResB::Data: Send,
+        ResB::Error: Send + 'static,
+    {
+        let Missed { shared, inner, key, facts, .. } = self;
+        let Asked::Page(entry) = asked else { return };
+        let Ok(key) = key.key() else { return };
+        let Some((there, page, written)) = shared.page(entry) else { return };
+        let snapshot = Arc::new(Snapshot::from(&request));
+        let held = Held::new(page.newest.clone(), written, &there, true);
+        let told = Told::new(&shared.config.status_name, Forward::Stale, Reason::Expired);
+        Fill::new(&shared, &key, &snapshot, facts, there, Some(held), told).behind(inner, request);
+    }
+}
+
+impl Held {
+    fn new(variant: Arc<Variant>, written: Moment, there: &There, whole: bool) -> Self {
+        let tags = match there {
+            There::Page(_, _, entry, _) => entry.tags().into(),
+            _ => Arc::default(),
+        };
+        Held { variant, written, tags, whole }
+    }
 }
 
 fn landing(landed: &Landed) -> Option<(&Landing, bool)> {
@@ -210,7 +276,8 @@ impl Shared {
         head: RequestHead<'_>,
         facts: RequestFacts,
     ) -> Seen<B> {
-        let miss = |reason, there| Seen::Miss { forward: Forward::UriMiss, reason, there };
+        let miss =
+            |reason, there| Seen::Miss { forward: Forward::UriMiss, reason, there, held: None };
         let entry = match asked {
             Asked::Nothing => return miss(Reason::Miss, There::Nothing),
             Asked::Page(entry) => entry,
@@ -223,43 +290,73 @@ impl Shared {
                 Err(_) => return miss(Reason::StoreUnavailable, There::Outage),
             },
         };
-        let route = &self.config.route.credentials;
-        let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) else {
-            return miss(Reason::Miss, There::Unusable(entry.revision()));
+        let revision = entry.revision();
+        let Some((there, page, written)) = self.page(entry) else {
+            return miss(Reason::Miss, There::Unusable(revision));
         };
-        let now = self.config.store.clock().now();
-        let written = entry.times().map_or(now, |times| times.written);
-        let there = There::Page(entry.revision(), written, entry, page.clone());
-
         match self.selects(&page.newest, head) {
-            Ok(true) => return self.try_variant(&page.newest, written, head, facts, there),
+            Ok(true) => return self.try_variant(key, &page.newest, written, head, facts, there),
             Ok(false) => {}
             Err(reason @ Reason::AmbiguousCookie) => return Seen::Pass(reason),
-            Err(reason) => return Seen::Miss { forward: Forward::VaryMiss, reason, there },
+            Err(reason) => {
+                return Seen::Miss { forward: Forward::VaryMiss, reason, there, held: None };
+            }
         }
         if let Some((variant, written)) = self.other(key, &page, head).await {
-            return self.try_variant(&variant, written, head, facts, there);
+            return self.try_variant(key, &variant, written, head, facts, there);
         }
-        Seen::Miss { forward: Forward::VaryMiss, reason: Reason::VariantMiss, there }
+        let (forward, reason) = (Forward::VaryMiss, Reason::VariantMiss);
+        Seen::Miss { forward, reason, there, held: None }
+    }
+
+    // The page of an entry, and when it was written.
+    fn page(&self, entry: Entry) -> Option<(There, Arc<Page>, Moment)> {
+        let route = &self.config.route.credentials;
+        let page = entry.downcast_or(|encoded| wire::decode_page(encoded, route))?;
+        let now = self.config.store.clock().now();
+        let written = entry.times().map_or(now, |times| times.written);
+        Some((There::Page(entry.revision(), written, entry, page.clone()), page, written))
     }
 
     fn try_variant<B: Body>(
         &self,
-        variant: &Variant,
+        key: &Key,
+        variant: &Arc<Variant>,
         written: Moment,
         head: RequestHead<'_>,
         facts: RequestFacts,
         there: There,
     ) -> Seen<B> {
         let clock = self.config.store.clock();
-        match self.judge(variant, clock.now().since(written), head, facts) {
-            Ok(answer) => {
-                let mut response = answer.respond(head, facts, || clock.wall());
-                verdict::hit(&self.config.status_name, response.headers_mut(), || answer.ttl());
-                Seen::Answer(response)
+        let resident = clock.now().since(written);
+        let respond = |answer: &Answer<'_>| {
+            let mut response = answer.respond(head, facts, || clock.wall());
+            verdict::hit(&self.config.status_name, response.headers_mut(), || answer.ttl());
+            response
+        };
+        match self.judge(variant, resident, head, facts) {
+            Ok(answer) if answer.refresh => {
+                let held = Held::new(variant.clone(), written, &there, true);
+                Seen::Stale(respond(&answer), there, held)
             }
+            Ok(answer) => Seen::Answer(respond(&answer)),
             Err(Reuse::Refuse(reason)) => Seen::Pass(reason),
-            Err(other) => Seen::Miss { forward: Forward::Stale, reason: other.reason(), there },
+            Err(other) => {
+                // The handler has just failed: it is left alone for a moment.
+                if self.resting.holds(key, clock)
+                    && let Ok(answer) =
+                        self.stand_in(variant, resident, head, facts, Failure::NoResponse)
+                {
+                    return Seen::Answer(respond(&answer));
+                }
+                let reason = other.reason();
+                let (forward, whole) = match reason {
+                    Reason::RangeNotStored => (Forward::Partial, false),
+                    _ => (Forward::Stale, true),
+                };
+                let held = Some(Held::new(variant.clone(), written, &there, whole));
+                Seen::Miss { forward, reason, there, held }
+            }
         }
     }
 
@@ -291,22 +388,34 @@ impl Shared {
         })
     }
 
-    // The key under which fills of such requests are joined. Requests that the page tells apart, and requests with
-    // credentials that the route does not cover, fly apart.
-    fn flight(
+    // The key under which fills of such requests are joined. Requests that the page tells apart, requests for different
+    // parts, and requests with credentials that the route does not cover, fly apart.
+    pub(super) fn flight(
         &self,
         key: &Key,
         there: &There,
         head: RequestHead<'_>,
-        undeclared: bool,
+        facts: RequestFacts,
     ) -> Option<Key> {
         let mut flight = KeyBuf::from(key.as_ref()).part("f");
-        flight.push(if undeclared { "c" } else { "" });
+        let credentials = self.view(head, facts, None).credentials;
+        flight.push(if matches!(credentials, CredentialState::Undeclared(_)) { "c" } else { "" });
         if let There::Page(_, _, _, page) = there
             && let Some(list) = page.lists.first()
         {
             let selector = list.select(&self.config.policy, head, &self.computed).ok();
             flight.push_optional(selector);
+        }
+        if facts.any(RequestFacts::RANGE) {
+            // What answers several ranges, or something else than ranges, is no part that could be stored.
+            let one = range::requested(head.headers())?.len() == 1;
+            let asked = head.headers().get(RANGE)?.as_bytes();
+            if !one || asked.len() > LONGEST_RANGE || !self.config.policy.store_partial {
+                return None;
+            }
+            flight.push("range");
+            flight.push(asked);
+            flight.push_optional(head.headers().get(IF_RANGE).map(|value| value.as_bytes()));
         }
         flight.key().ok()
     }

@@ -13,8 +13,18 @@
 //! * One request fills; those that come meanwhile share what it gets, if they may have it. Nobody waits for a response
 //!   that cannot be shared, and a client that goes away harms nobody.
 //! * Bodies stream to their client while a bounded copy is made. Only complete ones are stored.
+//! * A stale response with a validator is not fetched anew: the handler is asked whether it is still good. Within
+//!   `stale-while-revalidate` it answers and is refreshed behind; within `stale-if-error` it stands in for a handler that
+//!   fails.
+//! * Conditions, ranges and HEAD are answered from what is stored.
 //! * Unsafe methods that succeed remove what is stored for their URL.
 //! * A store that fails costs a miss, never a response.
+//!
+//! The file `WHAT_IS_CACHED.md` of this crate has all of it in tables, for both profiles: [`Policy::application`] and
+//! [`Policy::rfc9111`].
+//!
+//! [`Policy::application`]: crate::rules::Policy::application
+//! [`Policy::rfc9111`]: crate::rules::Policy::rfc9111
 //!
 //! Every request that is not answered from the cache says why in a `tracing` event of the target `larder_http`, and in
 //! `Cache-Status` where that is [switched on](CacheLayer::cache_status).
@@ -103,11 +113,12 @@
 //!
 //! # Does not (yet)
 //!
-//! Ask the handler whether a stale response is still good, refresh in the background, serve ranges from what is stored,
-//! give several clients one streaming fill, use a stale response when the handler fails.
+//! Give several clients one streaming fill, read tags from response headers, purge by URL.
 
+mod answer;
 mod body;
 mod commit;
+mod copy;
 mod fill;
 mod future;
 mod invalidate;
@@ -117,9 +128,11 @@ mod look;
 mod miss;
 mod passes;
 mod plan;
+mod post;
 mod record;
 mod service;
 mod tee;
+mod validate;
 mod variants;
 mod verdict;
 mod wire;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{self, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{self, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body;
 use larder_core::Tag;
 use larder_core::envelope::MAX_TAGS;
+use larder_http_rules::authority::{self, Authority};
 use larder_http_rules::vary::Coding;
 use larder_http_rules::{
-    Reason, RequestFacts, RouteRule, SessionMark, Stored as Storable, Times, storable,
+    Reason, RequestFacts, RouteRule, SessionMark, Stored as Storable, Times, groups, storable,
 };
 
 use super::layer::Shared;
@@ -25,6 +26,7 @@ pub(super) struct Plan {
     pub(super) list: Arc<List>,
     pub(super) selector: Box<[u8]>,
     pub(super) verbatim: Option<Box<[Option<HeaderValue>]>>,
+    pub(super) by_language: Option<Box<[u8]>>,
     pub(super) tags: Vec<Tag>,
     /// The handler gave tags that the route does not have.
     pub(super) own_tags: bool,
@@ -98,15 +100,11 @@ pub(super) fn plan<B: Body>(
     let times = Times { request: sent, response: config.store.clock().wall() };
     let storable =
         storable(&config.policy, &route, &view, response.status(), response.headers(), times)?;
-    if storable.terms.no_cache {
-        // Validating with the handler is not here yet, so it could never be used.
-        return Err(Reason::NoCache);
-    }
-    if storable.terms.usable_for().is_zero() {
+    if storable.terms.usable_for(&config.policy).is_zero() {
         return Err(Reason::ZeroLifetime);
     }
     list.headers.extend(storable.vary.iter().cloned());
-    if response.headers().contains_key(CONTENT_ENCODING) {
+    if config.policy.key_content_coding && response.headers().contains_key(CONTENT_ENCODING) {
         // Whoever cannot decode it must not get it, also where the handler forgot to say so.
         if !codings_known(response.headers()) {
             return Err(Reason::ContentCodingUnkeyed);
@@ -115,6 +113,16 @@ pub(super) fn plan<B: Body>(
     }
     list.normalise();
     let selector = list.select(&config.policy, head, &shared.computed)?;
+    let by_language = match one_language(response.headers()) {
+        Some(language)
+            if config.policy.select_language && list.headers.contains(&ACCEPT_LANGUAGE) =>
+        {
+            let computed = &shared.computed;
+            let selector = list.select_by_language(&config.policy, head, computed, language)?;
+            Some(selector[..].into())
+        }
+        _ => None,
+    };
 
     let bytes: usize = response.headers().iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
     if bytes > config.max_head {
@@ -129,6 +137,15 @@ pub(super) fn plan<B: Body>(
     for tag in hints.iter().flat_map(|hints| &hints.tags) {
         tags.push(Tag::new(tag).map_err(|_| Reason::InvalidTag)?);
     }
+    for field in &config.tag_fields {
+        for line in response.headers().get_all(field) {
+            tags_in(line, &mut tags)?;
+        }
+    }
+    for group in groups::of(response.headers()) {
+        let authority = authority::effective(head.uri(), head.headers(), config.scheme)?;
+        tags.push(group_tag(authority, &group).ok_or(Reason::InvalidTag)?);
+    }
     tags.extend_from_slice(read);
     let own_tags = tags.iter().any(|tag| !config.tags.contains(tag));
     tags.sort_unstable();
@@ -141,6 +158,7 @@ pub(super) fn plan<B: Body>(
         verbatim: list.verbatim(head.headers()),
         list: Arc::new(list),
         selector: selector[..].into(),
+        by_language,
         tags,
         own_tags,
         length,
@@ -184,6 +202,27 @@ fn codings_known(headers: &HeaderMap) -> bool {
         .flat_map(|line| line.as_bytes().split(|&b| b == b','))
         .map(<[u8]>::trim_ascii)
         .all(|coding| coding.is_empty() || Coding::of(coding).is_some())
+}
+
+fn tags_in(line: &HeaderValue, tags: &mut Vec<Tag>) -> Result<(), Reason> {
+    let text = line.to_str().map_err(|_| Reason::InvalidTag)?;
+    for name in text.split([' ', '\t', ',']).filter(|name| !name.is_empty()) {
+        tags.push(Tag::new(name).map_err(|_| Reason::InvalidTag)?);
+    }
+    Ok(())
+}
+
+/// The tag of a cache group, which is its origin's own (RFC 9875 §2).
+pub(super) fn group_tag(authority: Authority<'_>, group: &str) -> Option<Tag> {
+    let scheme = authority.scheme().as_str();
+    Tag::new(&format!("cache-group {scheme}://{authority} {group}")).ok()
+}
+
+// The language of a response that is in one.
+fn one_language(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut lines = headers.get_all(CONTENT_LANGUAGE).iter();
+    let line = lines.next()?.as_bytes().trim_ascii();
+    (lines.next().is_none() && !line.is_empty() && !line.contains(&b',')).then_some(line)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

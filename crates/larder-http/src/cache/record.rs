@@ -1,5 +1,6 @@
 //! What is stored for a URL: parsed once, read by every hit.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http::header::{AGE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use larder_core::{Encoded, Live, Result as StoreResult};
+use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, Terms, date};
 
 use super::variants::List;
@@ -34,6 +36,8 @@ pub(super) struct Variant {
     /// The list's fields as the filling request sent them: a request that sends the same selects this variant, without
     /// a look at what they mean. Kept in memory only.
     pub(super) verbatim: Option<Box<[Option<HeaderValue>]>>,
+    /// The selector by the language of the response instead of what the request accepts, where languages are selected.
+    pub(super) by_language: Option<Box<[u8]>>,
     pub(super) response: Stored,
 }
 
@@ -46,6 +50,8 @@ pub(super) struct Stored {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) trailers: Option<Arc<HeaderMap>>,
+    /// Which bytes of the whole it has, if not all.
+    pub(super) part: Option<Part>,
     pub(super) terms: Terms,
     pub(super) last_modified: Option<SystemTime>,
 }
@@ -69,8 +75,20 @@ impl Stored {
             headers,
             body,
             trailers: trailers.map(Arc::new),
+            part: None,
             terms,
         }
+    }
+
+    /// The length of the whole.
+    pub(super) fn length(&self) -> u64 {
+        self.part.as_ref().map_or(self.body.len() as u64, |part| part.of)
+    }
+
+    /// These bytes of the whole, which must be there.
+    pub(super) fn slice(&self, bytes: &Range<u64>) -> Bytes {
+        let first = self.part.as_ref().map_or(0, |part| part.bytes.start);
+        self.body.slice((bytes.start - first) as usize..(bytes.end - first) as usize)
     }
 
     fn weight(&self) -> usize {
@@ -105,6 +123,7 @@ impl Variant {
             rule: self.rule.clone(),
             selector: self.selector.clone(),
             verbatim: None,
+            by_language: self.by_language.clone(),
             response,
         }
     }

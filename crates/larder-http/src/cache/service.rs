@@ -12,13 +12,13 @@ use larder_http_rules::cache_status::Forward;
 use larder_http_rules::{Handling, Reason, RequestFacts, Reuse, cookies, request};
 use tower_service::Service;
 
+use super::answer::Answer;
 use super::body::ResponseBody;
 use super::future::ResponseFuture;
 use super::layer::Shared;
-use super::look::Answer;
 use super::record::Page;
 use super::verdict::{self, Told};
-use super::{invalidate, key, miss, wire};
+use super::{invalidate, key, miss, post, wire};
 use crate::RequestHead;
 
 /// A service whose responses are cached; made by [`CacheLayer`](super::CacheLayer).
@@ -50,13 +50,15 @@ impl<S> Cached<S> {
 }
 
 /// A request that memory did not answer, after one look.
-enum Onward {
+enum Onward<B: Body> {
     /// Not for the cache.
     Pass(Forward, Reason),
     /// Passed on; a non-error answer invalidates.
     Unsafe(RequestFacts),
     /// Not answered from memory. Boxed, since what hits return had better be small.
     Miss(Box<Missing>),
+    /// Answered by a stale response, to be refreshed meanwhile.
+    Stale(Box<(Response<ResponseBody<B>>, Missing)>),
 }
 
 struct Missing {
@@ -80,7 +82,7 @@ impl Shared {
     fn open<ReqB: Body, ResB: Body>(
         &self,
         request: &Request<ReqB>,
-    ) -> Result<Response<ResponseBody<ResB>>, Onward> {
+    ) -> Result<Response<ResponseBody<ResB>>, Onward<ResB>> {
         let config = &self.config;
         let head = RequestHead::from(request);
         let (facts, host) = RequestFacts::scan_with_host(&config.policy, head.headers());
@@ -116,6 +118,11 @@ impl Shared {
                         let wall = || config.store.clock().wall();
                         let mut response = answer.respond(head, facts, wall);
                         verdict::hit(&config.status_name, response.headers_mut(), || answer.ttl());
+                        if answer.refresh {
+                            let asked = Asked::Page(entry);
+                            let missing = Missing { key, facts, only_if_cached, asked };
+                            return Err(Onward::Stale(Box::new((response, missing))));
+                        }
                         return Ok(response);
                     }
                     Err(Reuse::Refuse(reason)) => {
@@ -186,26 +193,41 @@ where
             }
             Err(Onward::Unsafe(facts)) => {
                 let shared = self.shared.clone();
+                if let Some(key) = post::key(&shared.config, RequestHead::from(&request), facts) {
+                    let inner = self.ready();
+                    let posted = post::run(shared, inner, key, facts, request);
+                    return ResponseFuture::boxed(Box::pin(posted));
+                }
                 let targets = invalidate::Targets::of(&request, facts);
                 self.strip(&mut request);
                 let response = self.inner.call(request);
                 ResponseFuture::boxed(Box::pin(invalidate::after(shared, targets, response)))
             }
             Err(Onward::Miss(missing)) => {
-                let Missing { key, facts, only_if_cached, asked } = *missing;
-                // The service that was polled ready is the one that is called.
-                let next = self.inner.clone();
-                let ready = std::mem::replace(&mut self.inner, next);
-                let missed = miss::Missed {
-                    shared: self.shared.clone(),
-                    inner: ready,
-                    key,
-                    facts,
-                    only_if_cached,
-                };
+                let (missed, asked) = self.missed(*missing);
                 ResponseFuture::boxed(Box::pin(missed.run(request, asked)))
             }
+            Err(Onward::Stale(stale)) => {
+                let (response, missing) = *stale;
+                let (missed, asked) = self.missed(missing);
+                missed.refresh(request, asked);
+                ResponseFuture::hit(response)
+            }
         }
+    }
+}
+
+impl<S: Clone> Cached<S> {
+    fn missed(&mut self, missing: Missing) -> (miss::Missed<S>, Asked) {
+        let Missing { key, facts, only_if_cached, asked } = missing;
+        let (inner, shared) = (self.ready(), self.shared.clone());
+        (miss::Missed { shared, inner, key, facts, only_if_cached }, asked)
+    }
+
+    // The service that was polled ready is the one that is called.
+    fn ready(&mut self) -> S {
+        let next = self.inner.clone();
+        std::mem::replace(&mut self.inner, next)
     }
 }
 

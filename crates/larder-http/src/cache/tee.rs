@@ -41,9 +41,12 @@ pub(super) enum Copied<E> {
 const FRAME_COST: u64 = 64;
 
 impl<B: Body> Copying<B> {
-    /// `expected` is what `Content-Length` says; nothing is allocated on its word.
-    pub(super) fn new(body: B, limit: u64, expected: Option<u64>) -> Self {
-        Copying { body: Box::pin(body), frames: Vec::new(), seen: 0, bytes: 0, limit, expected }
+    /// `prefix` comes before the body; `expected` is what `Content-Length` says of both; nothing is allocated on its word.
+    pub(super) fn new(prefix: Option<Bytes>, body: B, limit: u64, expected: Option<u64>) -> Self {
+        let frames: Vec<Bytes> = prefix.into_iter().collect();
+        let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
+        let seen = frames.len() as u64;
+        Copying { body: Box::pin(body), frames, seen, bytes, limit, expected }
     }
 
     /// Copies on; `seen` is told of each frame.

@@ -88,6 +88,31 @@ impl List {
             let mut out = |bytes: &[u8]| selector.extend_from_slice(bytes);
             long = vary::select(policy, &self.headers, head.headers(), &mut out);
         }
+        self.select_others(selector, long, head, computed)
+    }
+
+    /// The same with that language in place of what the request accepts.
+    pub(super) fn select_by_language(
+        &self,
+        policy: &Policy,
+        head: RequestHead<'_>,
+        computed: &Computed,
+        language: &[u8],
+    ) -> Result<Selector, Reason> {
+        let mut selector = Selector::new();
+        let mut out = |bytes: &[u8]| selector.extend_from_slice(bytes);
+        let names = &self.headers;
+        let long = vary::select_by_language(policy, names, head.headers(), language, &mut out);
+        self.select_others(selector, long, head, computed)
+    }
+
+    fn select_others(
+        &self,
+        mut selector: Selector,
+        long: Selected,
+        head: RequestHead<'_>,
+        computed: &Computed,
+    ) -> Result<Selector, Reason> {
         for name in &self.cookies {
             match cookies::value(head.headers(), name) {
                 CookieValue::Absent => selector.push(0),

@@ -38,6 +38,17 @@ impl Told {
         (self.forward, self.reason) = (forward, reason);
     }
 
+    /// Whether only the handler itself can tell: the response must be validated for each use, or the client wants it to.
+    pub(super) fn wants_its_own(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::NoCache
+                | Reason::RequestNoCache
+                | Reason::RequestMaxAge
+                | Reason::RequestMinFresh
+        )
+    }
+
     /// Tells of a request that was not to go forward.
     pub(super) fn refused(&self) {
         tracing::debug!(

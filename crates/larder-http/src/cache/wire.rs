@@ -9,14 +9,15 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::Encoded;
+use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, FreshnessSource, Terms};
 
 use super::record::{Page, Stored, Variant};
 use super::variants::List;
 
 // Codec numbers of this crate's records; the engine's own are below 16.
-const PAGE: u8 = 16;
-const VARIANT: u8 = 17;
+const PAGE: u8 = 18;
+const VARIANT: u8 = 19;
 
 const MAX_LISTS: usize = 16;
 
@@ -100,6 +101,22 @@ fn put_variant(out: &mut BytesMut, variant: &Variant) {
     let stored = &variant.response;
     out.put_u16(stored.status.as_u16());
     put_terms(out, &stored.terms);
+    match &stored.part {
+        None => out.put_u8(0),
+        Some(part) => {
+            out.put_u8(1);
+            for number in [part.bytes.start, part.bytes.end, part.of] {
+                out.put_u64(number);
+            }
+        }
+    }
+    match &variant.by_language {
+        None => out.put_u8(0),
+        Some(selector) => {
+            out.put_u8(1);
+            block(out, selector);
+        }
+    }
     put_fields(out, &stored.headers);
     match &stored.trailers {
         None => out.put_u8(0),
@@ -115,6 +132,16 @@ fn get_variant(head: &mut Bytes, body: &Bytes, route: &CredentialRule) -> Option
     let selector = take_block(head)?;
     let status = StatusCode::from_u16(head.try_get_u16().ok()?).ok()?;
     let terms = get_terms(head)?;
+    let part = match head.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(get_part(head, body.len())?),
+        _ => return None,
+    };
+    let by_language = match head.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(take_block(head)?[..].into()),
+        _ => return None,
+    };
     let headers = get_fields(head)?;
     let trailers = match head.try_get_u8().ok()? {
         0 => None,
@@ -128,7 +155,11 @@ fn get_variant(head: &mut Bytes, body: &Bytes, route: &CredentialRule) -> Option
         list: Arc::new(list),
         selector: selector[..].into(),
         verbatim: None,
-        response: Stored::new(status, headers, body.clone(), trailers, terms, now),
+        by_language,
+        response: Stored {
+            part,
+            ..Stored::new(status, headers, body.clone(), trailers, terms, now)
+        },
     })
 }
 
@@ -176,6 +207,14 @@ fn get_terms(from: &mut Bytes) -> Option<Terms> {
         shared_despite_credentials: flags & 4 != 0,
         has_validator: flags & 8 != 0,
     })
+}
+
+// It must be of just the bytes that are there: what is cut out of them is found by it.
+fn get_part(from: &mut Bytes, body: usize) -> Option<Part> {
+    let mut number = || from.try_get_u64().ok();
+    let (start, end, of) = (number()?, number()?, number()?);
+    let whole = start <= end && end <= of && end - start == body as u64;
+    whole.then_some(Part { bytes: start..end, of })
 }
 
 fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
@@ -252,6 +291,7 @@ mod tests {
             list: list.clone(),
             selector: (*b"\x01selector").into(),
             verbatim: None,
+            by_language: Some((*b"\x05selector").into()),
             response,
         };
         Page {

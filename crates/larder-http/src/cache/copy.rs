@@ -1,0 +1,257 @@
+//! Copying a response's body for the store while it goes to the client, and storing what is complete.
+
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, SET_COOKIE, TRAILER};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, SizeHint};
+use larder_cache::Pilot;
+use larder_http_rules::conditional::{self, Validators, Verdict};
+use larder_http_rules::range::Part;
+use larder_http_rules::{Reason, RequestFacts, date, headers};
+use tokio::time::Instant;
+
+use super::answer::not_modified;
+use super::body::ResponseBody;
+use super::commit::Commit;
+use super::fill::{Fill, Filled, Landing, Sender, land};
+use super::plan::{Plan, session_touched};
+use super::record::{Stored, Variant};
+use super::tee::{self, Copied, Copying};
+use crate::RequestHead;
+
+impl Fill {
+    /// Gives the client its response, and stores a copy of it. `prefix` comes before the body that the handler gave.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) async fn copy<S, ReqB, ResB: Body, E>(
+        mut self,
+        pilot: Option<Pilot>,
+        response: Response<ResB>,
+        prefix: Option<Bytes>,
+        sender: Sender<S, ReqB, ResB, E>,
+        plan: Plan,
+        commit: Commit,
+        deadline: Instant,
+    ) {
+        let (parts, body) = response.into_parts();
+        self.told.answered(parts.status);
+        let size = longer(body.size_hint(), prefix.as_ref());
+        let stored_head = (parts.status, parts.headers.clone());
+        let mut copying = Copying::new(prefix, body, self.shared.config.max_body, plan.length);
+
+        // What is ready already needs no stream: most handlers' bodies are.
+        let ready = poll_fn(|cx| Poll::Ready(copying.poll_copy(cx, |_| {})));
+        let ready = AssertUnwindSafe(ready).catch_unwind().await;
+        let (writer, reader) = tee::pair(copying.frames().to_vec(), size);
+        // The client asked on a condition, and what was made for everybody meets it.
+        let known = (self.facts.any(RequestFacts::CONDITIONAL) && parts.status == StatusCode::OK)
+            .then(|| Validators::from_headers(&parts.headers, self.wall()))
+            .is_some_and(|validators| {
+                let asked = RequestHead::from(&*self.snapshot).headers();
+                conditional::evaluate(asked, validators, self.wall()) == Verdict::NotModified
+            });
+        let head = |body| {
+            if known { not_modified(&parts.headers) } else { Response::from_parts(parts, body) }
+        };
+        let local = self.shared.config.store.abilities().local;
+        let copied = match ready {
+            Err(panic) => Err(panic),
+            Ok(Poll::Ready(Copied::Complete(body, trailers))) => {
+                let given = ResponseBody::stored(body.clone(), trailers.clone().map(Arc::new));
+                let mut response = head(given);
+                if local {
+                    let ending = self.finish(stored_head, body, trailers, plan, commit).await;
+                    let stored = ending.land(pilot);
+                    self.told.forwarded(&mut response, stored);
+                    let _ = sender.send(Filled::Response(response));
+                } else {
+                    // The client does not wait for the store.
+                    self.told.forwarded(&mut response, true);
+                    let _ = sender.send(Filled::Response(response));
+                    self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
+                }
+                return;
+            }
+            Ok(Poll::Ready(other)) => {
+                let mut response = head(ResponseBody::copied(reader));
+                if matches!(other, Copied::TooLarge) {
+                    self.told.because(Reason::BodyTooLarge);
+                }
+                self.told.forwarded(&mut response, false);
+                let _ = sender.send(Filled::Response(response));
+                Ok(Ok(other))
+            }
+            Ok(Poll::Pending) => {
+                let mut response = head(ResponseBody::copied(reader));
+                self.told.forwarded(&mut response, true);
+                let _ = sender.send(Filled::Response(response));
+                let copy = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
+                let copy = AssertUnwindSafe(tokio::time::timeout_at(deadline, copy));
+                copy.catch_unwind().await
+            }
+        };
+        match copied {
+            Ok(Ok(Copied::Complete(body, trailers))) => {
+                if local {
+                    let given = trailers.clone();
+                    let ending = self.finish(stored_head, body, trailers, plan, commit).await;
+                    ending.land(pilot);
+                    // Last, so that a client that has read to the end finds it stored.
+                    writer.complete(given);
+                } else {
+                    writer.complete(trailers.clone());
+                    self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
+                }
+            }
+            Ok(Ok(Copied::Failed(error))) => {
+                writer.fail(error);
+                commit.permit.release(&self.shared, &self.key).await;
+            }
+            Ok(Ok(Copied::Truncated(trailers))) => {
+                writer.complete(trailers);
+                commit.permit.release(&self.shared, &self.key).await;
+            }
+            Err(panic) => {
+                writer.panicked(panic);
+                commit.permit.release(&self.shared, &self.key).await;
+            }
+            gone_too_far => {
+                let in_time = gone_too_far.is_ok_and(|copied| copied.is_ok());
+                if in_time {
+                    self.mark_pass();
+                }
+                writer.hand_over(copying.into_parts().1);
+                let reason = if in_time { Reason::BodyTooLarge } else { Reason::WaitTooLong };
+                self.give_up(&commit.permit, pilot, reason).await;
+            }
+        }
+    }
+
+    // The response is complete: store it, unless its session was used while it streamed.
+    async fn finish(
+        &self,
+        (status, mut fields): (StatusCode, HeaderMap),
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+        plan: Plan,
+        commit: Commit,
+    ) -> Ending {
+        let late = if session_touched(&self.snapshot, plan.session.as_ref()) {
+            Some(Reason::SessionTouched)
+        } else if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(SET_COOKIE)) {
+            Some(Reason::SetCookie)
+        } else {
+            None
+        };
+        if let Some(reason) = late {
+            commit.permit.release(&self.shared, &self.key).await;
+            return Ending::unstorable(reason);
+        }
+        let made = (status, body, plan.storable.part);
+        let Some((status, body, part)) = self.joined(made, &mut fields) else {
+            commit.permit.release(&self.shared, &self.key).await;
+            return Ending::unstorable(Reason::PartialContent);
+        };
+        let wall = self.wall();
+        let announced = trailers.as_ref().and_then(|_| fields.get(TRAILER).cloned());
+        headers::remove_hop_by_hop(&mut fields);
+        if let Some(names) = announced {
+            // Without it, a server does not send the trailers that are stored.
+            fields.insert(TRAILER, names);
+        }
+        if plan.storable.strip_set_cookie {
+            fields.remove(SET_COOKIE);
+        }
+        fields.entry(DATE).or_insert_with(|| date::header_value(wall));
+        let mut terms = plan.storable.terms;
+        terms.initial_age = terms.age(self.now().since(commit.head_at));
+        let route = &self.shared.config.route.credentials;
+        let variant = Arc::new(Variant {
+            rule: plan.list.rule(route),
+            list: plan.list,
+            selector: plan.selector,
+            verbatim: plan.verbatim,
+            by_language: plan.by_language,
+            response: Stored { part, ..Stored::new(status, fields, body, trailers, terms, wall) },
+        });
+        let at = self.now();
+        let done = commit.run(&self.shared, &self.key, variant.clone(), plan.tags).await;
+        // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
+        // after that. The store tells them whether it still holds.
+        let shared = done.shared && !(done.stored && plan.own_tags);
+        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared }
+    }
+
+    // What is stored of a part: with what there was of the same whole, if they fit (RFC 9111 §3.4). `None` where it has
+    // not the bytes that it says it has.
+    fn joined(
+        &self,
+        (status, body, part): (StatusCode, Bytes, Option<Part>),
+        fields: &mut HeaderMap,
+    ) -> Option<(StatusCode, Bytes, Option<Part>)> {
+        let Some(part) = part else { return Some((status, body, None)) };
+        let part = match body.len() as u64 {
+            length if length == part.len() => part,
+            length if self.shared.config.policy.contested => {
+                let end = part.bytes.start + length;
+                Part { bytes: part.bytes.start..end, of: end }
+            }
+            _ => return None,
+        };
+        let other = self.held.as_ref().and_then(|held| held.same_whole(&part, fields));
+        let (part, body) = match other {
+            Some((whole, old, at)) if whole.len() <= self.shared.config.max_body => {
+                let mut joined = BytesMut::zeroed(whole.len() as usize);
+                let mut put = |bytes: &Bytes, first: u64| {
+                    let from = (first - whole.bytes.start) as usize;
+                    joined[from..from + bytes.len()].copy_from_slice(bytes);
+                };
+                put(&old, at);
+                put(&body, part.bytes.start);
+                (whole, joined.freeze())
+            }
+            _ => (part, body),
+        };
+        if part.is_whole() {
+            fields.remove(CONTENT_RANGE);
+            fields.insert(CONTENT_LENGTH, part.of.into());
+            return Some((StatusCode::OK, body, None));
+        }
+        fields.insert(CONTENT_RANGE, Part::header_value(&part.bytes, part.of));
+        fields.insert(CONTENT_LENGTH, part.len().into());
+        Some((status, body, Some(part)))
+    }
+}
+
+/// The size of a body with something before it.
+pub(super) fn longer(rest: SizeHint, prefix: Option<&Bytes>) -> SizeHint {
+    let prefix = prefix.map_or(0, |prefix| prefix.len() as u64);
+    let mut size = SizeHint::new();
+    size.set_lower(rest.lower().saturating_add(prefix));
+    if let Some(upper) = rest.upper() {
+        size.set_upper(upper.saturating_add(prefix));
+    }
+    size
+}
+
+struct Ending {
+    landing: Landing,
+    stored: bool,
+    shared: bool,
+}
+
+impl Ending {
+    fn unstorable(reason: Reason) -> Self {
+        Ending { landing: Landing::Unstorable(reason), stored: false, shared: true }
+    }
+
+    fn land(self, pilot: Option<Pilot>) -> bool {
+        land(pilot, self.landing, self.shared);
+        self.stored
+    }
+}
