@@ -1,14 +1,15 @@
 //! How a Redis backend is configured: a URL, a builder, or both.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use larder_core::envelope::Envelope;
 use larder_core::parse;
 use larder_core::{Clock, Error, ErrorKind, Namespace, Result, Ttl};
-use url::{Host, Url};
+use redis::RedisConnectionInfo;
+use url::{Host, form_urlencoded};
 
+use crate::dial::Address;
 use crate::tls::Tls;
 use crate::{NAME, RedisBackend};
 
@@ -30,11 +31,11 @@ use crate::{NAME, RedisBackend};
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {
-    pub(crate) address: Address,
+    pub(crate) servers: Servers,
     pub(crate) tls: Option<Tls>,
     pub(crate) database: i64,
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
+    pub(crate) login: Login,
+    pub(crate) sentinel_login: Login,
     pub(crate) namespace: Option<Namespace>,
     pub(crate) default_ttl: Ttl,
     pub(crate) connect_timeout: Duration,
@@ -46,21 +47,49 @@ pub struct Builder {
     pub(crate) clock: Clock,
 }
 
-/// Where the server is.
+/// Which servers there are.
 #[derive(Clone)]
-pub(crate) enum Address {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
+pub(crate) enum Servers {
+    One(Address),
+    /// Those who know where the primary is, and its name.
+    Sentinels {
+        addresses: Vec<Address>,
+        primary: String,
+    },
+    /// Some nodes of a cluster; they know the others.
+    Cluster(Vec<Address>),
+}
+
+/// Who logs in. Nobody, or the server's `default` user, unless set.
+#[derive(Clone, Default)]
+pub(crate) struct Login {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+impl Login {
+    pub(crate) fn info(&self, database: i64) -> RedisConnectionInfo {
+        let mut info = RedisConnectionInfo::default()
+            .set_db(database)
+            .set_lib_name("larder", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &self.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            info = info.set_password(password);
+        }
+        info
+    }
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Builder {
-            address: Address::Tcp { host: "127.0.0.1".into(), port: PORT },
+            servers: Servers::One(Address::Tcp { host: "127.0.0.1".into(), port: PORT }),
             tls: None,
             database: 0,
-            username: None,
-            password: None,
+            login: Login::default(),
+            sentinel_login: Login::default(),
             namespace: None,
             default_ttl: Ttl::STANDARD,
             connect_timeout: Duration::from_secs(1),
@@ -75,65 +104,68 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Takes server, credentials, database and parameters from a URL; what was set before and is not named in the URL
+    /// Takes servers, credentials, database and parameters from a URL; what was set before and is not named in the URL
     /// stays.
     ///
     /// | URL | means |
     /// | --- | --- |
-    /// | `redis://user:password@host:6379/0` | TCP; every part but the host may be left out |
-    /// | `rediss://…` | the same over TLS |
-    /// | `redis+unix:///path/to/socket?db=0&user=…&pass=…` | a Unix socket |
+    /// | `redis://user:password@host:6379/0` | one server; every part but the host may be left out |
+    /// | `redis+unix:///path/to/socket?db=0&user=…&pass=…` | one server, over a Unix socket |
+    /// | `redis+sentinel://user:password@h1:26379,h2,h3/mymaster/0` | the primary that the sentinels at these hosts call `mymaster`; user, password and database are the primary's |
+    /// | `redis+cluster://user:password@h1:6379,h2` | a cluster, of which these are some nodes |
     ///
-    /// `valkey`, `valkeys` and `unix` stand for `redis`, `rediss` and `redis+unix`. The parameters are named after the
-    /// methods of this builder: `namespace`, `default_ttl`, `connect_timeout`, `response_timeout`,
-    /// `generation_max_age`, `mark_ttl` and `max_value_bytes`. Durations are written `250ms`, `5s`, `10m`, `2h` or
-    /// `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
+    /// `rediss` instead of `redis` speaks TLS, with sentinels too; `valkey` and `valkeys` mean the same as `redis` and
+    /// `rediss`, and `unix` as `redis+unix`. The parameters are named after the methods of this builder: `namespace`,
+    /// `default_ttl`, `connect_timeout`, `response_timeout`, `generation_max_age`, `mark_ttl` and `max_value_bytes`;
+    /// where there are sentinels, `sentinel_user` and `sentinel_pass` log in to them. Durations are written `250ms`,
+    /// `5s`, `10m`, `2h` or `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
     ///
     /// # Errors
     ///
     /// [`Configuration`](ErrorKind::Configuration) when it is no such URL or has a parameter that does not exist.
     pub fn url(mut self, url: &str) -> Result<Self> {
-        let url = Url::parse(url).map_err(|_| {
-            wrong("the URL cannot be read; write redis://user:password@host:6379/0, characters other than letters and digits of the password percent-encoded")
-        })?;
-        match url.scheme() {
-            "redis" | "valkey" => self.server(&url)?,
-            "rediss" | "valkeys" => {
-                self.server(&url)?;
-                self.tls = Some(self.tls.take().map_or_else(Tls::new, Ok)?);
+        let url = Parts::of(url)?;
+        let (speaks, kind) = match url.scheme.split_once('+') {
+            None if url.scheme == "unix" => ("redis", "unix"),
+            None => (url.scheme, ""),
+            Some((speaks, kind)) => (speaks, kind),
+        };
+        let tls = match speaks {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(wrong(SCHEMES)),
+        };
+        match kind {
+            "" => {
+                self.servers = Servers::One(url.one_host()?);
+                self.database = database(url.path, self.database)?;
             }
-            "redis+unix" | "unix" => self.address = Address::Unix(decoded(url.path())?.into()),
-            _ => {
-                return Err(wrong(
-                    "the URL's scheme is none of redis, rediss, redis+unix (or valkey, valkeys, unix)",
-                ));
+            "unix" if !tls => self.servers = Servers::One(url.socket()?),
+            "unix" => return Err(wrong(NO_TLS)),
+            "sentinel" => {
+                let (name, path) = url.path.split_once('/').unwrap_or((url.path, ""));
+                self = self.sentinels(url.hosts.split(','), decoded(name)?)?;
+                self.database = database(path, self.database)?;
             }
+            "cluster" if matches!(url.path, "" | "0") => {
+                self = self.cluster(url.hosts.split(','))?;
+            }
+            "cluster" => return Err(wrong("a cluster has one database only; leave the path away")),
+            _ => return Err(wrong(SCHEMES)),
         }
-        for (name, value) in url.query_pairs() {
+        if let Some(username) = url.username.filter(|name| !name.is_empty()) {
+            self.login.username = Some(decoded(username)?);
+        }
+        if let Some(password) = url.password {
+            self.login.password = Some(decoded(password)?);
+        }
+        if tls {
+            self.tls = Some(self.tls.take().map_or_else(Tls::new, Ok)?);
+        }
+        for (name, value) in form_urlencoded::parse(url.query.as_bytes()) {
             self = self.parameter(&name, &value)?;
         }
         Ok(self)
-    }
-
-    fn server(&mut self, url: &Url) -> Result<()> {
-        let host = match url.host() {
-            Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
-            Some(Host::Ipv4(ip)) => ip.to_string(),
-            Some(Host::Ipv6(ip)) => ip.to_string(),
-            _ => return Err(wrong("the URL names no host; write redis://host:6379/0")),
-        };
-        self.address = Address::Tcp { host, port: url.port().unwrap_or(PORT) };
-        if !url.username().is_empty() {
-            self.username = Some(decoded(url.username())?);
-        }
-        if let Some(password) = url.password() {
-            self.password = Some(decoded(password)?);
-        }
-        match url.path().trim_matches('/') {
-            "" => {}
-            path => self.database = database(path)?,
-        }
-        Ok(())
     }
 
     fn parameter(mut self, name: &str, value: &str) -> Result<Self> {
@@ -145,12 +177,14 @@ impl Builder {
             "generation_max_age" => self.generation_max_age = parse::duration(name, value)?,
             "mark_ttl" => self.mark_ttl = parse::lifetime(name, value)?,
             "max_value_bytes" => self.max_value_bytes = parse::size(name, value)?,
-            "db" if matches!(self.address, Address::Unix(_)) => self.database = database(value)?,
-            "user" if matches!(self.address, Address::Unix(_)) => {
-                self.username = Some(value.into());
+            "db" if self.is_socket() => self.database = database(value, 0)?,
+            "user" if self.is_socket() => self.login.username = Some(value.into()),
+            "pass" if self.is_socket() => self.login.password = Some(value.into()),
+            "sentinel_user" if self.has_sentinels() => {
+                self.sentinel_login.username = Some(value.into());
             }
-            "pass" if matches!(self.address, Address::Unix(_)) => {
-                self.password = Some(value.into());
+            "sentinel_pass" if self.has_sentinels() => {
+                self.sentinel_login.password = Some(value.into());
             }
             _ => {
                 return Err(wrong(format!(
@@ -161,10 +195,57 @@ impl Builder {
         Ok(self)
     }
 
+    fn is_socket(&self) -> bool {
+        matches!(self.servers, Servers::One(Address::Unix(_)))
+    }
+
+    fn has_sentinels(&self) -> bool {
+        matches!(self.servers, Servers::Sentinels { .. })
+    }
+
+    /// The primary that sentinels know by that name, wherever it is. They are written `host` or `host:port` (26379); one
+    /// that answers is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when there is none, one cannot be read, or the name is empty.
+    pub fn sentinels<S: AsRef<str>>(
+        mut self,
+        sentinels: impl IntoIterator<Item = S>,
+        primary: impl Into<String>,
+    ) -> Result<Self> {
+        let addresses = addresses(sentinels, SENTINEL_PORT)?;
+        let primary = primary.into();
+        if primary.is_empty() {
+            return Err(wrong(
+                "the URL does not say what the sentinels call the primary; write redis+sentinel://h1,h2,h3/NAME",
+            ));
+        }
+        self.servers = Servers::Sentinels { addresses, primary };
+        Ok(self)
+    }
+
+    /// A cluster of which these are some nodes, written `host` or `host:port` (6379); one that answers is enough, since
+    /// it knows the others. These must be reachable under the addresses by which the nodes know each other.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when there is none or one cannot be read.
+    pub fn cluster<S: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = S>) -> Result<Self> {
+        self.servers = Servers::Cluster(addresses(nodes, PORT)?);
+        Ok(self)
+    }
+
     /// The user (none: the server's `default` user) and the password. For credentials that do not stand in the URL.
     pub fn credentials(mut self, username: Option<&str>, password: &str) -> Self {
-        self.username = username.map(Into::into);
-        self.password = Some(password.into());
+        self.login = Login { username: username.map(Into::into), password: Some(password.into()) };
+        self
+    }
+
+    /// The same for sentinels, which have users of their own. They ask for nobody unless set.
+    pub fn sentinel_credentials(mut self, username: Option<&str>, password: &str) -> Self {
+        self.sentinel_login =
+            Login { username: username.map(Into::into), password: Some(password.into()) };
         self
     }
 
@@ -302,8 +383,11 @@ impl Builder {
         if !(1024..=LARGEST).contains(&self.max_value_bytes) {
             return Err(wrong("max_value_bytes must lie between 1KiB and 511MiB"));
         }
-        if self.tls.is_some() && matches!(self.address, Address::Unix(_)) {
-            return Err(wrong("a Unix socket speaks no TLS; leave the certificates away"));
+        if self.tls.is_some() && self.is_socket() {
+            return Err(wrong(NO_TLS));
+        }
+        if self.database != 0 && matches!(self.servers, Servers::Cluster(_)) {
+            return Err(wrong("a cluster has one database only; set none"));
         }
         Ok(RedisBackend::with(self))
     }
@@ -313,7 +397,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("tls", &self.tls.is_some())
-            .field("password", &self.password.is_some())
+            .field("password", &self.login.password.is_some())
             .field("namespace", &self.namespace)
             .field("default_ttl", &self.default_ttl)
             .field("connect_timeout", &self.connect_timeout)
@@ -327,6 +411,90 @@ impl fmt::Debug for Builder {
 
 pub(crate) fn wrong(words: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, words).with_backend(NAME)
+}
+
+// A URL taken apart. `Url` would refuse several hosts.
+struct Parts<'a> {
+    scheme: &'a str,
+    username: Option<&'a str>,
+    password: Option<&'a str>,
+    hosts: &'a str,
+    // Without the slash at its start, or at its end.
+    path: &'a str,
+    query: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(url: &'a str) -> Result<Self> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(no_url)?;
+        if url.contains('#') || url.contains(char::is_whitespace) {
+            return Err(no_url());
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, hosts) = match authority.rsplit_once('@') {
+            Some((login, hosts)) => (Some(login), hosts),
+            None => (None, authority),
+        };
+        let (username, password) = match login.map(|login| login.split_once(':')) {
+            Some(Some((username, password))) => (Some(username), Some(password)),
+            Some(None) => (login, None),
+            None => (None, None),
+        };
+        Ok(Parts { scheme, username, password, hosts, path: path.trim_end_matches('/'), query })
+    }
+
+    fn one_host(&self) -> Result<Address> {
+        if self.hosts.contains(',') {
+            return Err(wrong(
+                "the URL names several hosts; write redis+cluster:// for a cluster's nodes, redis+sentinel:// for sentinels",
+            ));
+        }
+        host(self.hosts, PORT)
+    }
+
+    fn socket(&self) -> Result<Address> {
+        if !self.hosts.is_empty() || self.path.is_empty() {
+            return Err(wrong(
+                "a socket's URL has three slashes; write redis+unix:///path/to/socket",
+            ));
+        }
+        Ok(Address::Unix(format!("/{}", decoded(self.path)?).into()))
+    }
+}
+
+fn addresses<S: AsRef<str>>(hosts: impl IntoIterator<Item = S>, port: u16) -> Result<Vec<Address>> {
+    let addresses: Vec<Address> =
+        hosts.into_iter().map(|text| host(text.as_ref(), port)).collect::<Result<_>>()?;
+    if addresses.is_empty() { Err(no_host()) } else { Ok(addresses) }
+}
+
+// `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn host(text: &str, otherwise: u16) -> Result<Address> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let port = match port {
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(no_host)?,
+        None => otherwise,
+    };
+    let host = match Host::parse(name).map_err(|_| no_host())? {
+        Host::Domain(name) => name,
+        Host::Ipv4(ip) => ip.to_string(),
+        Host::Ipv6(ip) => ip.to_string(),
+    };
+    Ok(Address::Tcp { host, port })
+}
+
+fn no_host() -> Error {
+    wrong("a host of the URL is missing or cannot be read; write redis://host:6379/0")
+}
+
+fn no_url() -> Error {
+    wrong(
+        "the URL cannot be read; write redis://user:password@host:6379/0, characters other than letters and digits of the password percent-encoded",
+    )
 }
 
 fn decoded(text: &str) -> Result<String> {
@@ -349,7 +517,10 @@ fn decoded(text: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| wrong("a percent-encoded part of the URL is not UTF-8"))
 }
 
-fn database(text: &str) -> Result<i64> {
+fn database(text: &str, otherwise: i64) -> Result<i64> {
+    if text.is_empty() {
+        return Ok(otherwise);
+    }
     text.parse::<u16>()
         .map(i64::from)
         .map_err(|_| wrong("the URL's path is the number of a database; write redis://host:6379/0"))
@@ -357,12 +528,18 @@ fn database(text: &str) -> Result<i64> {
 
 const PORT: u16 = 6379;
 
+const SENTINEL_PORT: u16 = 26379;
+
+const NO_TLS: &str = "a Unix socket speaks no TLS; leave it and the certificates away";
+
+const SCHEMES: &str = "the URL's scheme is none of redis, redis+unix, redis+sentinel and redis+cluster (rediss with TLS; valkey and valkeys for redis and rediss)";
+
 // The server's limit is 512 MiB for one argument; a record in a script's argument is one.
 const LARGEST: u64 = 511 * 1024 * 1024;
 
 const LONGEST_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl and max_value_bytes (for a Unix socket also db, user and pass)";
+const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl and max_value_bytes (for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
 
 #[cfg(test)]
 mod tests {
@@ -372,28 +549,61 @@ mod tests {
         Builder::default().url(url).unwrap()
     }
 
+    // What a URL says of servers, as text.
+    fn servers(url: &str) -> String {
+        let text = |address: &Address| match address {
+            Address::Tcp { host, port } => format!("{host} {port}"),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        let list = |all: &[Address]| all.iter().map(text).collect::<Vec<_>>().join(", ");
+        match parsed(url).servers {
+            Servers::One(address) => text(&address),
+            Servers::Sentinels { addresses, primary } => {
+                format!("{primary} by {}", list(&addresses))
+            }
+            Servers::Cluster(addresses) => format!("cluster {}", list(&addresses)),
+        }
+    }
+
     #[test]
     fn urls_are_taken_apart() {
         let builder =
             parsed("redis://app:p%40ss%2Bword@[::1]:7000/3?namespace=shop&default_ttl=forever");
-        assert!(matches!(&builder.address, Address::Tcp { host, port: 7000 } if host == "::1"));
-        assert_eq!(builder.username.as_deref(), Some("app"));
-        assert_eq!(builder.password.as_deref(), Some("p@ss+word"));
+        assert_eq!(builder.login.username.as_deref(), Some("app"));
+        assert_eq!(builder.login.password.as_deref(), Some("p@ss+word"));
         assert_eq!(builder.database, 3);
         assert_eq!(builder.namespace().unwrap().as_str(), "shop");
         assert_eq!(builder.default_ttl, Ttl::Forever);
 
         let builder = parsed("valkey://:pass@cache.internal");
-        assert!(
-            matches!(&builder.address, Address::Tcp { host, port: 6379 } if host == "cache.internal")
-        );
-        assert_eq!((builder.username, builder.password.as_deref()), (None, Some("pass")));
+        let Login { username, password } = builder.login;
+        assert_eq!((username, password.as_deref()), (None, Some("pass")));
 
         let builder = parsed("redis+unix:///run/redis%20a.sock?db=2&user=u&pass=p");
-        assert!(
-            matches!(&builder.address, Address::Unix(path) if path.as_os_str() == "/run/redis a.sock")
-        );
-        assert_eq!((builder.database, builder.password.as_deref()), (2, Some("p")));
+        assert_eq!((builder.database, builder.login.password.as_deref()), (2, Some("p")));
+
+        let builder = parsed("redis+sentinel://:p@a,b/main/4?sentinel_user=s&sentinel_pass=t%2B");
+        assert_eq!((builder.database, builder.login.password.as_deref()), (4, Some("p")));
+        let Login { username, password } = builder.sentinel_login;
+        assert_eq!((username.as_deref(), password.as_deref()), (Some("s"), Some("t+")));
+    }
+
+    #[test]
+    fn urls_name_servers() {
+        for (url, names) in [
+            ("redis://app:p@[::1]:7000/3", "::1 7000"),
+            ("valkey://cache.internal", "cache.internal 6379"),
+            ("redis+unix:///run/redis%20a.sock?db=2", "/run/redis a.sock"),
+            ("unix:///a", "/a"),
+            ("redis+sentinel://a,b:1,[::1]/main/0", "main by a 26379, b 1, ::1 26379"),
+            ("rediss+sentinel://a/main", "main by a 26379"),
+            ("redis+cluster://u:p@a:7000,b,[::1]:3?namespace=s", "cluster a 7000, b 6379, ::1 3"),
+            ("valkeys+cluster://a/", "cluster a 6379"),
+        ] {
+            if !url.contains("s+") || cfg!(feature = "tls") {
+                assert_eq!(servers(url), names, "{url}");
+            }
+        }
     }
 
     #[test]
@@ -424,6 +634,19 @@ mod tests {
             "redis://:canary@host?namespace=CANARY",
             "redis://",
             "redis://:canary@:6379/",
+            "redis://:canary@canary,other/0",
+            "redis://:canary@host?sentinel_pass=canary",
+            "redis+canary://canary",
+            "redis+unix://canary/canary",
+            "rediss+unix:///canary",
+            "redis+sentinel://canary,b",
+            "redis+sentinel://,/canary",
+            "redis+sentinel://canary/name/canary",
+            "redis+cluster://canary,,b",
+            "redis+cluster://canary:canary",
+            "redis+cluster://canary/3",
+            "redis://ca nary",
+            "redis://h/0#canary",
         ] {
             let error = Builder::default().url(url).unwrap_err();
             let text = format!("{error} {error:?}");
@@ -436,6 +659,7 @@ mod tests {
             parsed("redis://h").connect_timeout(Duration::MAX),
             parsed("redis://h?mark_ttl=1ms"),
             parsed("redis://h?max_value_bytes=1GiB"),
+            parsed("redis+cluster://h").database(1),
         ] {
             let error = builder.connect_later().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);

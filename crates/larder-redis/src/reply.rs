@@ -116,6 +116,13 @@ pub(crate) fn refusal(value: &Value) -> Option<Refusal> {
     })
 }
 
+/// Whether a node of a cluster says that another one is to be asked, or the same one a little later. The command was not
+/// carried out.
+pub(crate) fn misdirected(value: &Value) -> bool {
+    let codes = ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"];
+    matches!(value, Value::ServerError(error) if codes.contains(&error.code()))
+}
+
 /// Whether a reply says that the server has no memory left.
 pub(crate) fn out_of_memory(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.code() == "OOM")

@@ -1,3 +1,4 @@
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,7 @@ pub struct RedisOptions {
     args: Vec<String>,
     password: Option<String>,
     user: Option<(String, String)>,
+    sentinel: bool,
 }
 
 impl RedisOptions {
@@ -51,19 +53,24 @@ impl RedisOptions {
     ///
     /// When no server is installed, or it does not start.
     pub async fn start(self) -> RedisServer {
-        let binary = find(
-            "LARDER_REDIS_SERVER",
-            &["redis-server", "valkey-server"],
-            "Install it with `apt-get install redis-server` or `brew install redis`",
-        );
         for _ in 0..10 {
-            let daemon = Daemon::new("redis", &binary);
-            let mut server = RedisServer { daemon, options: self.clone() };
+            let mut server = self.clone().prepare();
             if server.run().await {
                 return server;
             }
         }
         panic!("somebody takes every port before the server does");
+    }
+
+    /// A server that has its port and its directory, and does not run yet.
+    pub(super) fn prepare(self) -> RedisServer {
+        let daemon = Daemon::new("redis", &binary());
+        RedisServer { daemon, options: self }
+    }
+
+    /// One that is a sentinel: all that it is told stands in the file `sentinel.conf` of its directory.
+    pub(super) fn sentinel() -> Self {
+        RedisOptions { sentinel: true, ..RedisOptions::default() }
     }
 }
 
@@ -171,8 +178,15 @@ impl RedisServer {
         command_at(self.port(), &self.options, parts).await
     }
 
-    // False when the port was taken.
-    async fn run(&mut self) -> bool {
+    pub(super) fn directory(&self) -> &Path {
+        self.daemon.directory()
+    }
+
+    fn args(&self) -> Vec<String> {
+        if self.options.sentinel {
+            let file = self.daemon.directory().join("sentinel.conf").display().to_string();
+            return vec![file, "--sentinel".to_owned()];
+        }
         let (port, folder) = (self.port(), self.daemon.directory().display().to_string());
         let fixed = [
             "--port",
@@ -189,7 +203,12 @@ impl RedisServer {
             "no",
         ];
         let fixed = fixed.map(str::to_owned);
-        let args: Vec<String> = fixed.into_iter().chain(self.options.args.clone()).collect();
+        fixed.into_iter().chain(self.options.args.clone()).collect()
+    }
+
+    // False when the port was taken.
+    pub(super) async fn run(&mut self) -> bool {
+        let (port, args) = (self.port(), self.args());
         // Any answer but "loading" will do; credentials may be wrong on purpose.
         let ready = async || {
             let reply = command_at(port, &self.options, &["PING"]).await;
@@ -197,6 +216,14 @@ impl RedisServer {
         };
         self.daemon.run(&args, ready).await
     }
+}
+
+fn binary() -> PathBuf {
+    find(
+        "LARDER_REDIS_SERVER",
+        &["redis-server", "valkey-server"],
+        "Install it with `apt-get install redis-server` or `brew install redis`",
+    )
 }
 
 async fn command_at<P: AsRef<[u8]>>(
