@@ -98,7 +98,8 @@ impl Client {
     pub(crate) async fn exchange_each(&self, request: &Request, deadline: Instant) -> Vec<Reply> {
         let mut replies: Vec<Option<Reply>> = vec![None; request.len()];
         let mut open: Vec<Step> = (0..request.len()).map(Step::new).collect();
-        for round in 0..ROUNDS {
+        let mut pause = PAUSE;
+        loop {
             let mut later = false;
             let mut again = Vec::new();
             for (mut step, node, reply) in self.round(request, open, deadline).await {
@@ -119,15 +120,12 @@ impl Client {
                 }
             }
             open = again;
-            if open.is_empty() {
+            if open.is_empty() || Instant::now() + pause >= deadline {
                 break;
             }
-            let pause = PAUSE * (round + 1);
-            if later && Instant::now() + pause < deadline {
+            if later {
                 sleep(pause).await;
-            }
-            if Instant::now() >= deadline {
-                break;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             // A command may wait for those before it of the same slot.
             open.sort_unstable_by_key(|step| step.index);
@@ -268,15 +266,16 @@ impl Step {
             return Next::Now;
         }
         if misdirected(value) && topology.layout() == Layout::Cluster {
+            let (code, details) = (error.code(), error.details().unwrap_or_default());
+            let Some(node) = node.filter(|_| matches!(code, "MOVED" | "ASK")) else {
+                // It has no answer yet; the time limit ends this.
+                topology.doubt();
+                return Next::Later;
+            };
             self.hops += 1;
             if self.hops > MOST_HOPS {
                 return Next::Done;
             }
-            let (code, details) = (error.code(), error.details().unwrap_or_default());
-            let Some(node) = node.filter(|_| matches!(code, "MOVED" | "ASK")) else {
-                topology.doubt();
-                return Next::Later;
-            };
             let target = topology.redirected(node, details, code == "MOVED");
             return match (target, code) {
                 (None, _) => Next::Done,
@@ -299,11 +298,10 @@ impl Step {
     }
 }
 
-// A command is sent on, repeated and given its source at most so often in all.
-const ROUNDS: u32 = 10;
-
 // Maps of two nodes may contradict each other for a moment.
-const MOST_HOPS: u32 = 6;
+const MOST_HOPS: u32 = 8;
 
-// Where a slot that is moving, or a cluster that is choosing, has no answer yet.
-const PAUSE: Duration = Duration::from_millis(5);
+// Where a slot that is moving, or a cluster that is choosing, has no answer yet; doubled each time.
+const PAUSE: Duration = Duration::from_millis(2);
+
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);

@@ -91,7 +91,7 @@ pub(crate) fn refusal(value: &Value) -> Option<Refusal> {
         "LOADING" => unavailable("the server is still loading its data", true),
         "MASTERDOWN" => unavailable("the server is a replica that has lost its primary", true),
         "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" => unavailable(
-            "the server is part of a cluster, and this is a connection to one server",
+            "the server is part of a cluster, or cannot answer for it now; for a cluster write redis+cluster://",
             true,
         ),
         "NOAUTH" | "WRONGPASS" => {

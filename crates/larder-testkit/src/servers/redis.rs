@@ -168,8 +168,7 @@ impl RedisServer {
 
     /// Sends one command with the credentials of [`RedisServer::url`], and gives the raw reply.
     ///
-    /// Waits until the reply's end cannot be doubted for simple ones (`+OK`, `:1`, `$3…`); for arrays, what the first
-    /// packets hold. Enough to set up a test, not a client.
+    /// Enough to set up a test, not a client.
     ///
     /// # Errors
     ///
@@ -264,16 +263,47 @@ async fn send<P: AsRef<[u8]>>(stream: &mut TcpStream, parts: &[P]) -> std::io::R
     Ok(reply)
 }
 
-// Whether a reply has come to its end. Arrays are taken as they come.
+// Whether a reply has come to its end.
 fn whole(reply: &[u8]) -> bool {
-    let Some(line) = reply.windows(2).position(|two| two == b"\r\n") else { return false };
+    end(reply).is_some()
+}
+
+// Where the first value of these bytes ends, if it does.
+fn end(reply: &[u8]) -> Option<usize> {
+    let line = reply.windows(2).position(|two| two == b"\r\n")?;
+    let number = || std::str::from_utf8(&reply[1..line]).ok()?.parse::<usize>().ok();
+    let mut at = line + 2;
     match reply[0] {
-        b'$' => {
-            let length =
-                std::str::from_utf8(&reply[1..line]).ok().and_then(|n| n.parse::<i64>().ok());
-            let length = length.and_then(|n| usize::try_from(n).ok());
-            length.is_none_or(|length| reply.len() >= line + 2 + length + 2)
+        // A length below zero stands for nothing.
+        b'$' => at += number().map_or(0, |length| length + 2),
+        b'*' => {
+            for _ in 0..number().unwrap_or(0) {
+                at += end(reply.get(at..)?)?;
+            }
         }
-        _ => true,
+        _ => {}
+    }
+    (reply.len() >= at).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_end_where_they_end() {
+        for text in [
+            "+OK\r\n",
+            "$-1\r\n",
+            "$3\r\na\rb\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*2\r\n:1\r\n*1\r\n$1\r\nx\r\n",
+        ] {
+            assert_eq!(end(text.as_bytes()), Some(text.len()), "{text:?}");
+            for cut in 0..text.len() {
+                assert!(!whole(&text.as_bytes()[..cut]), "{text:?} cut after {cut}");
+            }
+        }
     }
 }

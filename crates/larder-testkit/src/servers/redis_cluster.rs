@@ -28,6 +28,13 @@ impl RedisClusterOptions {
         self
     }
 
+    /// The password of the default user, which the nodes use among themselves too.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.node = self.node.password(password).directive("masterauth", &[password]);
+        self
+    }
+
     /// Starts a cluster so.
     ///
     /// # Panics
@@ -90,10 +97,14 @@ impl RedisCluster {
         RedisClusterOptions { node, timeout: Duration::from_secs(15) }
     }
 
-    /// Where it is: `redis+cluster://127.0.0.1:40000,127.0.0.1:40001,127.0.0.1:40002`, the primaries.
+    /// Where it is: `redis+cluster://127.0.0.1:40000,127.0.0.1:40001,127.0.0.1:40002`, the primaries, credentials
+    /// included.
     pub fn url(&self) -> String {
+        let first = self.nodes[0].url();
+        let login = first.rsplit_once('@').map(|(login, _)| login.trim_start_matches("redis://"));
+        let login = login.map(|login| format!("{login}@")).unwrap_or_default();
         let nodes: Vec<String> = self.nodes[..PRIMARIES].iter().map(RedisServer::address).collect();
-        format!("redis+cluster://{}", nodes.join(","))
+        format!("redis+cluster://{login}{}", nodes.join(","))
     }
 
     /// Its nodes: three that began as primaries, then the replica of each, in the same order.
