@@ -139,8 +139,8 @@ impl Client {
         let mut sent = Vec::with_capacity(open.len());
         let mut parts: Vec<Part> = Vec::new();
         let known = self.topology.known(deadline).await;
-        for step in open {
-            match known.clone().and_then(|()| self.node_of(request, &step)) {
+        for mut step in open {
+            match known.clone().and_then(|()| self.node_of(request, &mut step)) {
                 Err(why) => {
                     sent.push((step, None, Err(Failure::before(why.error(false)))));
                 }
@@ -161,10 +161,16 @@ impl Client {
         sent
     }
 
-    fn node_of(&self, request: &Request, step: &Step) -> Result<Arc<Node>, Why> {
+    fn node_of(&self, request: &Request, step: &mut Step) -> Result<Arc<Node>, Why> {
         match &step.asked {
             Some(node) => Ok(node.clone()),
-            None => Ok(self.topology.shard(request.slot(step.index))?.primary.clone()),
+            None => {
+                let shard = self.topology.shard(request.slot(step.index))?;
+                let may = request.again == Again::Read && step.index >= request.harmless;
+                let replica = if may && !step.primary { shard.replica() } else { None };
+                step.read = replica.is_some();
+                Ok(replica.unwrap_or_else(|| shard.primary.clone()))
+            }
         }
     }
 }
@@ -180,6 +186,12 @@ struct Part {
 impl Part {
     async fn send(self, request: &Request, deadline: Instant) -> Vec<Sent> {
         let Part { node, steps } = self;
+        let mut deadline = deadline;
+        if steps.iter().any(|step| step.read) {
+            // The rest is for its primary, should it not answer.
+            let now = Instant::now();
+            deadline = now + deadline.saturating_duration_since(now) / 2;
+        }
         let plain = steps.iter().all(|step| step.asked.is_none() && !step.sourced);
         let outcome = if plain && steps.len() == request.len() {
             node.send(&request.commands, deadline).await
@@ -223,6 +235,10 @@ struct Step {
     index: usize,
     // The node that a slot is moving to.
     asked: Option<Arc<Node>>,
+    // A replica was asked.
+    read: bool,
+    // Only the primary is.
+    primary: bool,
     // A script is sent with its source.
     sourced: bool,
     // It was sent again after a loss, or to a server that is not the one.
@@ -240,7 +256,15 @@ enum Next {
 
 impl Step {
     fn new(index: usize) -> Self {
-        Step { index, asked: None, sourced: false, repeated: false, hops: 0 }
+        Step {
+            index,
+            asked: None,
+            read: false,
+            primary: false,
+            sourced: false,
+            repeated: false,
+            hops: 0,
+        }
     }
 
     fn after(
@@ -251,6 +275,11 @@ impl Step {
         node: Option<&Node>,
     ) -> Next {
         self.asked = None;
+        if self.read && !matches!(reply, Ok(value) if !matches!(value, Value::ServerError(_))) {
+            // Whatever is the matter with a replica, its primary may have the answer.
+            self.primary = true;
+            return Next::Now;
+        }
         let value = match reply {
             Ok(value) => value,
             Err(failure) => {

@@ -43,6 +43,8 @@ pub struct Builder {
     pub(crate) generation_max_age: Duration,
     pub(crate) mark_ttl: Ttl,
     pub(crate) max_value_bytes: u64,
+    // None where only primaries are read.
+    pub(crate) replica_lag: Option<Duration>,
     pub(crate) envelope: Envelope,
     pub(crate) clock: Clock,
 }
@@ -97,6 +99,7 @@ impl Default for Builder {
             generation_max_age: Duration::from_secs(1),
             mark_ttl: Ttl::For(Duration::from_secs(30 * 24 * 60 * 60)),
             max_value_bytes: 64 * 1024 * 1024,
+            replica_lag: None,
             envelope: Envelope::default(),
             clock: Clock::system(),
         }
@@ -117,6 +120,7 @@ impl Builder {
     /// `rediss` instead of `redis` speaks TLS, with sentinels too; `valkey` and `valkeys` mean the same as `redis` and
     /// `rediss`, and `unix` as `redis+unix`. The parameters are named after the methods of this builder: `namespace`,
     /// `default_ttl`, `connect_timeout`, `response_timeout`, `generation_max_age`, `mark_ttl` and `max_value_bytes`;
+    /// `read=replica` and `replica_lag` are [`read_replicas`](Builder::read_replicas);
     /// where there are sentinels, `sentinel_user` and `sentinel_pass` log in to them. Durations are written `250ms`,
     /// `5s`, `10m`, `2h` or `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
     ///
@@ -177,6 +181,12 @@ impl Builder {
             "generation_max_age" => self.generation_max_age = parse::duration(name, value)?,
             "mark_ttl" => self.mark_ttl = parse::lifetime(name, value)?,
             "max_value_bytes" => self.max_value_bytes = parse::size(name, value)?,
+            "read" => match value {
+                "primary" => self.replica_lag = None,
+                "replica" => self.replica_lag = self.replica_lag.or(Some(LAG)),
+                _ => return Err(wrong("read is one of primary and replica")),
+            },
+            "replica_lag" => self.replica_lag = Some(parse::duration(name, value)?),
             "db" if self.is_socket() => self.database = database(value, 0)?,
             "user" if self.is_socket() => self.login.username = Some(value.into()),
             "pass" if self.is_socket() => self.login.password = Some(value.into()),
@@ -296,6 +306,20 @@ impl Builder {
         self
     }
 
+    /// Reads entries from replicas too, as long as they are behind their primary by no more than `lag`.
+    ///
+    /// Unless set (`read=primary` in a URL), everything is asked of primaries. With it (`read=replica`, and
+    /// `replica_lag`, 1 s unless set), `get` without counters and `get_many` go to a replica that each process chooses
+    /// for itself; one that is not known to be in step is not read, nor is one when the primary cannot be asked. So a
+    /// value that was replaced or removed may be read for so long afterwards, and
+    /// [`Abilities::read_delay`](larder_core::Abilities::read_delay) says so: sessions, and memory before this store,
+    /// refuse it. What is conditional, counts, or says what is valid (tags, sequences, generations, fills) is always the
+    /// primary's.
+    pub fn read_replicas(mut self, lag: Duration) -> Self {
+        self.replica_lag = Some(lag);
+        self
+    }
+
     /// Seals every record with this secret, and takes records without the seal for absent. See [`Envelope::sealed`].
     /// Plain counters have no seal.
     pub fn sealed(mut self, secret: [u8; 32]) -> Self {
@@ -382,6 +406,9 @@ impl Builder {
         }
         if !(1024..=LARGEST).contains(&self.max_value_bytes) {
             return Err(wrong("max_value_bytes must lie between 1KiB and 511MiB"));
+        }
+        if self.replica_lag.is_some_and(|lag| !(SHORTEST_LAG..=LONGEST_LIMIT).contains(&lag)) {
+            return Err(wrong("replica_lag must lie between 20ms and 1h"));
         }
         if self.tls.is_some() && self.is_socket() {
             return Err(wrong(NO_TLS));
@@ -530,6 +557,10 @@ const PORT: u16 = 6379;
 
 const SENTINEL_PORT: u16 = 26379;
 
+const LAG: Duration = Duration::from_secs(1);
+
+const SHORTEST_LAG: Duration = Duration::from_millis(20);
+
 const NO_TLS: &str = "a Unix socket speaks no TLS; leave it and the certificates away";
 
 const SCHEMES: &str = "the URL's scheme is none of redis, redis+unix, redis+sentinel and redis+cluster (rediss with TLS; valkey and valkeys for redis and rediss)";
@@ -539,7 +570,7 @@ const LARGEST: u64 = 511 * 1024 * 1024;
 
 const LONGEST_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl and max_value_bytes (for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
+const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, max_value_bytes, read and replica_lag (for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
 
 #[cfg(test)]
 mod tests {
@@ -620,6 +651,14 @@ mod tests {
     }
 
     #[test]
+    fn replicas_are_read_when_that_is_asked_for() {
+        assert_eq!(parsed("redis://h?read=primary").replica_lag, None);
+        assert_eq!(parsed("redis://h?read=replica").replica_lag, Some(LAG));
+        let short = parsed("redis+cluster://h?replica_lag=200ms&read=replica").replica_lag;
+        assert_eq!(short, Some(Duration::from_millis(200)));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_without_the_secret() {
         for url in [
             "canary",
@@ -637,6 +676,8 @@ mod tests {
             "redis://:canary@canary,other/0",
             "redis://:canary@host?sentinel_pass=canary",
             "redis+canary://canary",
+            "redis://canary?read=canary",
+            "redis://canary?replica_lag=canary",
             "redis+unix://canary/canary",
             "rediss+unix:///canary",
             "redis+sentinel://canary,b",
@@ -660,6 +701,8 @@ mod tests {
             parsed("redis://h?mark_ttl=1ms"),
             parsed("redis://h?max_value_bytes=1GiB"),
             parsed("redis+cluster://h").database(1),
+            parsed("redis://h?replica_lag=1ms"),
+            parsed("redis://h?replica_lag=2h"),
         ] {
             let error = builder.connect_later().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);

@@ -22,10 +22,12 @@ use crate::request::Failure;
 pub(crate) struct Generations {
     layout: Layout,
     // One for each bucket.
-    copies: RwLock<HashMap<Arc<str>, Box<[Option<Copy>]>>>,
+    copies: RwLock<Copies>,
     max_age: Duration,
     clock: Clock,
 }
+
+type Copies = HashMap<Arc<str>, Box<[Option<Copy>]>>;
 
 #[derive(Clone, Copy)]
 struct Copy {
@@ -188,7 +190,7 @@ impl Generations {
 }
 
 fn slot_of<'a>(
-    copies: &'a mut HashMap<Arc<str>, Box<[Option<Copy>]>>,
+    copies: &'a mut Copies,
     layout: Layout,
     namespace: &Arc<str>,
     bucket: u16,

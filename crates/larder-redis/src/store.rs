@@ -43,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) response_timeout: Duration,
     pub(crate) mark_ttl: Ttl,
     pub(crate) max_value_bytes: u64,
+    read_delay: Duration,
 }
 
 impl RedisBackend {
@@ -81,6 +82,7 @@ impl RedisBackend {
             response_timeout: builder.response_timeout,
             mark_ttl: builder.mark_ttl,
             max_value_bytes: builder.max_value_bytes,
+            read_delay: builder.replica_lag.unwrap_or_default(),
         }))
     }
 
@@ -103,6 +105,7 @@ impl Backend for RedisBackend {
             precision: Duration::from_millis(1),
             max_bytes: Some(self.0.max_value_bytes),
             default_ttl: self.0.default_ttl,
+            read_delay: self.0.read_delay,
             clear_delay: self.0.generations.max_age(),
             ..Abilities::default()
         }

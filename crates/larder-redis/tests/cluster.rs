@@ -1,4 +1,5 @@
 //! A real cluster: the whole suite, slots that move, nodes that die.
+#![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -458,6 +459,19 @@ async fn what_is_no_cluster_or_not_wanted_as_one_says_so() {
             }
         }
     }
+    // What the documentation says that Larder needs in a cluster, and nothing else.
+    let rules = "on >word resetchannels ~shop:* -@all +get +set +mget +getdel +getrange +unlink +scan +evalsha +eval +script|load +time +role +select +setrange +incrby +incr +pexpire +persist +pttl +cluster|slots +asking";
+    for node in cluster.nodes() {
+        let words: Vec<&str> =
+            ["ACL", "SETUSER", "app"].into_iter().chain(rules.split(' ')).collect();
+        assert_eq!(node.command(&words).await.unwrap(), b"+OK\r\n");
+    }
+    let user = cluster.url().replace(":s3cret@", "app:word@");
+    let user = RedisBackend::connect(&user).await.unwrap();
+    expect_all_work(&user, &shop()).await;
+    store(&user, &key("k"), "v").await;
+    assert!(user.page(&Prefix::new(&shop()), None, 1000).await.is_ok());
+
     let one = format!("redis://:s3cret@{}", cluster.nodes()[0].address());
     let backend = RedisBackend::connect(&one).await.unwrap();
     let told = eventually_told(&backend).await;

@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
 
 struct Shared {
     common: Arc<Common>,
+    // How far behind a replica that is read may be; none unless they are read.
+    lag: Option<Duration>,
     seeds: Vec<Address>,
     map: RwLock<Map>,
     state: watch::Sender<State>,
@@ -53,9 +55,10 @@ enum State {
 }
 
 impl Cluster {
-    pub(crate) fn new(common: Arc<Common>, seeds: Vec<Address>) -> Self {
+    pub(crate) fn new(common: Arc<Common>, seeds: Vec<Address>, lag: Option<Duration>) -> Self {
         let shared = Arc::new(Shared {
             common,
+            lag,
             seeds,
             map: RwLock::default(),
             state: watch::Sender::new(State::Asking),
@@ -149,7 +152,7 @@ impl Cluster {
         if moved && map.nodes.len() >= MOST_NODES && !map.nodes.contains_key(&address) {
             return None;
         }
-        let shard = map.shard(&self.shared.common, address);
+        let shard = self.shared.shard(&mut map, address);
         if moved {
             if let Some(owner) = map.slots.get_mut(usize::from(slot)) {
                 *owner = Some(shard.clone());
@@ -163,16 +166,6 @@ impl Cluster {
     pub(crate) fn doubt(&self) {
         self.tend();
         self.shared.doubted.notify_one();
-    }
-}
-
-impl Map {
-    fn shard(&mut self, common: &Arc<Common>, address: Address) -> Arc<Shard> {
-        let new = |address: &Address| {
-            let primary = Node::new(common, Place::At(address.clone()), Role::Any);
-            Arc::new(Shard { primary: Arc::new(primary) })
-        };
-        self.nodes.entry(address.clone()).or_insert_with_key(new).clone()
     }
 }
 
@@ -218,6 +211,14 @@ struct Range {
 }
 
 impl Shared {
+    // The one at an address; a new one, if it is not known.
+    fn shard(&self, map: &mut Map, address: Address) -> Arc<Shard> {
+        let new = |address: &Address| {
+            Arc::new(Shard::new(&self.common, Place::At(address.clone()), Role::Any, self.lag))
+        };
+        map.nodes.entry(address).or_insert_with_key(new).clone()
+    }
+
     // What any node says: first those that are connected, in a random order, then those that the configuration names.
     async fn ask(&self) -> Result<Vec<Range>, Why> {
         let limit = self.common.dialer.connect_timeout;
@@ -247,7 +248,7 @@ impl Shared {
                 Ok(Ok(ranges)) => return Ok(ranges),
                 Ok(Err(why)) => last = why,
                 Err(_) => {
-                    last = Why::unreachable("it did not answer in time; check address and network")
+                    last = Why::unreachable("it did not answer in time; check address and network");
                 }
             }
         }
@@ -260,7 +261,7 @@ impl Shared {
         let mut slots = vec![None; usize::from(SLOTS)];
         let mut named = HashMap::new();
         for Range { first, last, owner } in ranges {
-            let shard = map.shard(&self.common, owner.clone());
+            let shard = self.shard(&mut map, owner.clone());
             slots[usize::from(first)..=usize::from(last)].fill(Some(shard.clone()));
             named.insert(owner, shard);
         }

@@ -9,10 +9,12 @@
 //! What a node is told, and what happens when it does not answer, is the same for all of them (`node.rs`, `client.rs`).
 
 mod cluster;
+mod reader;
 mod sentinel;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use redis::Cmd;
 use tokio::time::Instant;
@@ -24,12 +26,28 @@ use crate::link::Role;
 use crate::node::{Common, Node, Place};
 use crate::outage::Why;
 
+use reader::Reader;
+
 pub(crate) use cluster::Cluster;
 pub(crate) use sentinel::Sentinels;
 
 /// A primary and, where they are read, its replicas.
 pub(crate) struct Shard {
     pub(crate) primary: Arc<Node>,
+    reader: Option<Reader>,
+}
+
+impl Shard {
+    fn new(common: &Arc<Common>, place: Place, role: Role, lag: Option<Duration>) -> Self {
+        let primary = Arc::new(Node::new(common, place, role));
+        let reader = lag.map(|lag| Reader::new(common, &primary, role == Role::Any, lag));
+        Shard { primary, reader }
+    }
+
+    /// A replica that may be read now, if there is one.
+    pub(crate) fn replica(&self) -> Option<Arc<Node>> {
+        self.reader.as_ref()?.node()
+    }
 }
 
 pub(crate) enum Topology {
@@ -55,7 +73,7 @@ impl Topology {
         });
         let place = match &builder.servers {
             Servers::Cluster(seeds) => {
-                return Topology::Cluster(Cluster::new(common, seeds.clone()));
+                return Topology::Cluster(Cluster::new(common, seeds.clone(), builder.replica_lag));
             }
             Servers::One(address) => Place::At(address.clone()),
             Servers::Sentinels { addresses, primary } => {
@@ -64,8 +82,7 @@ impl Topology {
                 Place::Told(Arc::new(sentinels))
             }
         };
-        let primary = Arc::new(Node::new(&common, place, Role::Primary));
-        Topology::One(Arc::new(Shard { primary }))
+        Topology::One(Arc::new(Shard::new(&common, place, Role::Primary, builder.replica_lag)))
     }
 
     pub(crate) fn layout(&self) -> Layout {

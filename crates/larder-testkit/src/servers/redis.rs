@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::daemon::Daemon;
-use super::process::find;
+use super::process::{find, on_path};
 
 /// How a [`RedisServer`] is started.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct RedisOptions {
     password: Option<String>,
     user: Option<(String, String)>,
     sentinel: bool,
+    // Another one than the usual.
+    program: Option<PathBuf>,
 }
 
 impl RedisOptions {
@@ -47,6 +49,12 @@ impl RedisOptions {
         self.directive("user", &words)
     }
 
+    /// The same with Valkey, where `valkey-server` is on the path; `None` where it is not. Debian 12 does not have it.
+    pub fn valkey(self) -> Option<Self> {
+        let program = on_path(&["valkey-server"], &[])?;
+        Some(RedisOptions { program: Some(program), ..self })
+    }
+
     /// Starts a server so.
     ///
     /// # Panics
@@ -64,7 +72,8 @@ impl RedisOptions {
 
     /// A server that has its port and its directory, and does not run yet.
     pub(super) fn prepare(self) -> RedisServer {
-        let daemon = Daemon::new("redis", &binary());
+        let program = self.program.clone().unwrap_or_else(binary);
+        let daemon = Daemon::new("redis", &program);
         RedisServer { daemon, options: self }
     }
 
