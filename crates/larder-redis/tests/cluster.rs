@@ -14,7 +14,7 @@ use larder_core::{
 use larder_redis::{Builder, RedisBackend};
 use larder_testkit::cancel::drop_later;
 use larder_testkit::servers::{RedisCluster, RedisServer};
-use larder_testkit::{Harness, Sizes, suite};
+use larder_testkit::{Harness, suite};
 
 mod common;
 
@@ -73,15 +73,10 @@ async fn the_whole_suite_on_a_cluster_without_a_command_for_two_slots() {
             let builder = builder(&for_second).generation_max_age(LAG);
             async move { builder.connect().await.expect("the cluster is there") }
         };
-        let usual = Harness::new(connect().await);
-        let set = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
-        usual
+        Harness::new(connect().await)
             .with_second(connect)
             .with_lag(LAG * 2)
-            .with_sizes(Sizes {
-                races: set("LARDER_RACES").unwrap_or(300),
-                drops: set("LARDER_DROPS").unwrap_or(2_000),
-            })
+            .with_sizes(common::small_sizes())
             .with_plant(move |key, bytes| {
                 let (cluster, planter) = (for_plant.clone(), planter.clone());
                 async move { plant(&cluster, &planter, &key, &bytes).await }
@@ -242,7 +237,9 @@ async fn slots_that_move_lose_nothing_and_bring_nothing_back() {
     let home = RedisCluster::first_owner(slot);
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
-    for (n, key) in keys_in(slot, 6).into_iter().enumerate() {
+    let mut keys = keys_in(slot, 7);
+    let counter = keys.remove(6);
+    for (n, key) in keys.into_iter().enumerate() {
         let (backend, stop) = (backend.clone(), stop.clone());
         tasks.push(tokio::spawn(async move {
             let mut round = 0;
@@ -276,7 +273,7 @@ async fn slots_that_move_lose_nothing_and_bring_nothing_back() {
         }));
     }
     let counter = {
-        let (key, backend, stop) = (keys_in(slot, 7).remove(6), backend.clone(), stop.clone());
+        let (key, backend, stop) = (counter, backend.clone(), stop.clone());
         tokio::spawn(async move {
             let create = Some(Counter { initial: 0, ttl: LONG.into() });
             let mut sum = 0;

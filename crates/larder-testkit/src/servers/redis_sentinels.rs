@@ -130,6 +130,12 @@ impl RedisSentinels {
                 {
                     return false;
                 }
+                // Without it, it would find no replica to choose for a while.
+                let known = sentinel.command(&["SENTINEL", "REPLICAS", Self::PRIMARY]).await;
+                let known = String::from_utf8_lossy(&known.unwrap_or_default()).into_owned();
+                if known.matches("master-link-status\r\n$2\r\nok").count() < 2 {
+                    return false;
+                }
             }
             true
         };
