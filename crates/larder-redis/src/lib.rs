@@ -154,6 +154,7 @@ mod naming;
 mod node;
 mod outage;
 mod paging;
+mod parts;
 mod reply;
 mod request;
 mod scripts;
