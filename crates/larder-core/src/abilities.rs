@@ -37,6 +37,10 @@ pub struct Abilities {
     pub max_bytes: Option<u64>,
     /// For how long other nodes may still see a namespace as it was before [`clear`](crate::Backend::clear).
     pub clear_delay: Duration,
+    /// For how long reads may still see what was there before an acknowledged write, where they are answered by something
+    /// that follows the store. Conditions, counters, tags and fills are exact all the same. Sessions and near copies do
+    /// not belong where this is not zero.
+    pub read_delay: Duration,
     /// Is in more than one place, one after the other, and conditions hold within one of them: what must not be lost or
     /// brought back, a session or a lock that protects more than work, does not belong here.
     pub splits: bool,
@@ -56,6 +60,7 @@ impl Default for Abilities {
             precision: Duration::from_millis(1),
             max_bytes: None,
             clear_delay: Duration::ZERO,
+            read_delay: Duration::ZERO,
             splits: false,
             default_ttl: Ttl::STANDARD,
         }

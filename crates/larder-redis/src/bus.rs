@@ -11,7 +11,8 @@ use redis::aio::{PubSub, PubSubStream};
 use redis::cmd;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{Client, pause};
+use crate::client::Client;
+use crate::node::pause;
 use crate::outage::Why;
 use crate::reply::{int, one};
 use crate::request::{Again, Request};
@@ -25,6 +26,8 @@ use crate::store::RedisBackend;
 #[derive(Clone)]
 pub struct RedisBus {
     client: Arc<Client>,
+    // In a cluster, a message that one node is told reaches them all. This one has the namespace's tags.
+    slot: u16,
     channel: Arc<str>,
     response_timeout: Duration,
 }
@@ -45,6 +48,7 @@ impl RedisBackend {
     pub fn bus(&self, namespace: &Namespace) -> RedisBus {
         RedisBus {
             client: self.0.client.clone(),
+            slot: self.0.client.layout().home_of(namespace).slot,
             channel: format!("larder:bus:{}", namespace.as_str()).into(),
             response_timeout: self.0.response_timeout,
         }
@@ -53,15 +57,14 @@ impl RedisBackend {
 
 impl RedisBus {
     async fn subscribe(&self) -> Result<PubSubStream, Why> {
-        let target = self.client.target();
         let subscribing = async {
-            let stream = Box::into_pin(target.dial().await?);
+            let stream = Box::into_pin(self.client.dial(self.slot).await?);
             let broken = |error: redis::RedisError| Why::login(&error);
-            let mut listener = PubSub::new(&target.login, stream).await.map_err(broken)?;
+            let mut listener = PubSub::new(&self.client.login, stream).await.map_err(broken)?;
             listener.subscribe(&*self.channel).await.map_err(|error| Why::broken(&error))?;
             Ok(listener.into_on_message())
         };
-        timeout(target.connect_timeout, subscribing).await.unwrap_or_else(|_| Err(Why::late()))
+        timeout(self.client.connect_timeout, subscribing).await.unwrap_or_else(|_| Err(Why::late()))
     }
 }
 
@@ -71,7 +74,7 @@ impl Bus for RedisBus {
         let mut request = Request::new(Again::Yes);
         let mut command = cmd("PUBLISH");
         command.arg(&*self.channel).arg(&*message);
-        request.command(command);
+        request.command(self.slot, command);
         let deadline = Instant::now() + self.response_timeout;
         let reply = one(self.client.exchange(&request, deadline).await?)?;
         int(reply).map(drop)

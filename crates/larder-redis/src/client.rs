@@ -1,462 +1,336 @@
-//! The connection: one, multiplexed, watched by a task that replaces it.
-//!
-//! The task (`keep`) is the only one that connects, so there is never more than one attempt at a time. A connection is
-//! given up as soon as an answer did not come in time, could not be read, or tells that the server is not the one to
-//! write to; whatever else was in flight on it fails at once, and no reply of it is ever read again.
+//! Sends requests: each command to the node that has its names, all of them at the same time, and again where that is
+//! right.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder_core::{Clock, Error, Result};
-use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, cmd};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use futures_util::future::join_all;
+use larder_core::envelope::TimeBase;
+use larder_core::{Error, Result};
+use redis::{Cmd, Pipeline, Value, cmd};
+use tokio::time::{Instant, sleep};
 
+use crate::NAME;
 use crate::config::Builder;
-use crate::dial::{Target, Transport};
+use crate::dial::Transport;
+use crate::layout::Layout;
+use crate::node::Node;
 use crate::outage::Why;
-use crate::reply::refusal;
-use crate::request::{Again, Failure, Request};
-use crate::scripts;
-use crate::time::{self, ServerTime};
-use crate::{NAME, log};
+use crate::reply::{garbled, misdirected, refusal};
+use crate::request::{Again, Failure, Reply, Request};
+use crate::topology::Topology;
 
-/// Sends requests over the connection that there is.
 pub(crate) struct Client {
-    shared: Arc<Shared>,
-    // Started by the first who needs it, and again if its runtime has ended.
-    keeper: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct Shared {
-    target: Target,
-    clock: Clock,
-    time: ServerTime,
-    state: watch::Sender<State>,
-    // How many connections there were: what was learned over an earlier one may no longer hold.
-    connections: AtomicU64,
-    // When a lost connection was last replaced without a pause.
-    replaced: Mutex<Option<Instant>>,
-}
-
-#[derive(Clone)]
-enum State {
-    /// The first attempt after a connection was lost: those who come wait for it, within their limits.
-    Connecting,
-    Up(Arc<Link>),
-    /// An attempt has failed, more are made in the background: those who come are told so at once.
-    Down(Why),
-}
-
-struct Link {
-    id: u64,
-    connection: MultiplexedConnection,
-    driver: AbortHandle,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
+    topology: Topology,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) login: redis::RedisConnectionInfo,
 }
 
 impl Client {
     pub(crate) fn new(builder: &Builder) -> Self {
-        let client = Client {
-            shared: Arc::new(Shared {
-                target: Target::new(builder),
-                clock: builder.clock.clone(),
-                time: ServerTime::default(),
-                state: watch::Sender::new(State::Connecting),
-                connections: AtomicU64::new(0),
-                replaced: Mutex::new(None),
-            }),
-            keeper: Mutex::new(None),
-        };
-        client.tend();
-        client
+        Client {
+            topology: Topology::new(builder),
+            connect_timeout: builder.connect_timeout,
+            login: builder.login.info(0),
+        }
     }
 
-    pub(crate) fn target(&self) -> &Target {
-        &self.shared.target
+    pub(crate) fn layout(&self) -> Layout {
+        self.topology.layout()
     }
 
-    pub(crate) fn time(&self) -> &ServerTime {
-        &self.shared.time
+    /// The lowest slot of each primary: where to scan.
+    pub(crate) fn slots(&self) -> Vec<u16> {
+        self.topology.slots()
     }
 
-    /// How many connections there were so far.
-    pub(crate) fn connections(&self) -> u64 {
-        self.shared.connections.load(Ordering::Acquire)
+    /// The server's time, there where a slot is; `None` before it was reached for the first time.
+    pub(crate) fn base(&self, slot: u16) -> Option<TimeBase> {
+        self.topology.shard(slot).ok()?.primary.time().base()
+    }
+
+    /// Which connection leads to a slot: what was learned over an earlier one may no longer hold.
+    pub(crate) fn connection(&self, slot: u16) -> u64 {
+        self.topology.shard(slot).map_or(0, |shard| shard.primary.latest())
+    }
+
+    /// Which server has a slot: a number that the same one has in every process.
+    pub(crate) fn server(&self, slot: u16) -> u16 {
+        self.topology.shard(slot).map_or(0, |shard| shard.primary.server())
     }
 
     /// Waits for the first attempt's outcome.
     pub(crate) async fn connected(&self) -> Result<()> {
-        // The attempt has its own limit; this one is for a runtime that is too busy to notice it.
-        let limit = Instant::now() + self.shared.target.connect_timeout * 2;
-        match self.link(limit).await {
-            Ok(_) => Ok(()),
-            Err(why) => Err(Error::new(why.kind, &*why.words).with_backend(NAME)),
-        }
+        let connected = self.topology.connected().await;
+        connected.map_err(|why| Error::new(why.kind, &*why.words).with_backend(NAME))
     }
 
-    /// Waits for a connection, or tells why there is none.
-    pub(crate) async fn reached(&self, deadline: Instant) -> Result<()> {
-        self.link(deadline).await.map(drop).map_err(|why| why.error(false))
+    /// Waits for a connection to where a slot is, or tells why there is none.
+    pub(crate) async fn reached(&self, slot: u16, deadline: Instant) -> Result<()> {
+        let reached = async {
+            self.topology.known(deadline).await?;
+            self.topology.shard(slot)?.primary.reached(deadline).await
+        };
+        reached.await.map_err(|why| why.error(false))
     }
 
-    /// Sends a request and gives as many replies as it has commands; a reply may be a server's error.
-    ///
-    /// Sends it once more, within the same time, when that is right: the server said that it is not the one to carry
-    /// it out, or the connection was lost and the request may be repeated.
-    ///
-    /// When the future is dropped, the request is carried out or not; its replies reach nobody.
+    /// Opens another connection to where a slot is.
+    pub(crate) async fn dial(&self, slot: u16) -> Result<Box<dyn Transport>, Why> {
+        self.topology.known(Instant::now() + self.connect_timeout).await?;
+        self.topology.shard(slot)?.primary.dial().await
+    }
+
+    /// Sends a request and gives as many values as it has commands, or the first failure of any.
     pub(crate) async fn exchange(
         &self,
         request: &Request,
         deadline: Instant,
     ) -> Result<Vec<Value>, Failure> {
-        let first = self.send(&request.commands, deadline).await;
-        let second = match &first {
-            Ok(replies) => {
-                let unfit = |value: &Value| refusal(value).is_some_and(|why| why.unfit);
-                let mut replies = replies[request.harmless..].iter();
-                if request.again == Again::Yes || request.harmless == request.len() {
-                    replies.any(unfit)
-                } else {
-                    replies.all(unfit)
-                }
-            }
-            Err(failure) => failure.sent && !failure.late && request.again == Again::Yes,
-        };
-        let replies = if second {
-            // What came first is the better answer when there is no time or connection for a second try.
-            match self.send(&request.commands, deadline).await {
-                Err(failure) if !failure.sent && first.is_ok() => first?,
-                Err(failure) if !failure.sent => return first,
-                again => again?,
-            }
-        } else {
-            first?
-        };
-        self.reload(request, replies, deadline).await
+        self.exchange_each(request, deadline).await.into_iter().collect()
     }
 
-    // Calls that found their script forgotten are sent again with its source. They were not carried out before.
-    async fn reload(
-        &self,
-        request: &Request,
-        mut replies: Vec<Value>,
-        deadline: Instant,
-    ) -> Result<Vec<Value>, Failure> {
-        let forgotten = |value: &Value| matches!(value, Value::ServerError(error) if error.code() == "NOSCRIPT");
-        let mut again = Pipeline::new();
-        let mut places = Vec::new();
-        for (place, script) in &request.scripts {
-            if !replies.get(*place).is_some_and(forgotten) {
-                continue;
-            }
-            let mut eval = cmd("EVAL");
-            eval.arg(&script.source);
-            let call = request.commands.cmd_iter().nth(*place);
-            for argument in call.into_iter().flat_map(Cmd::args_iter).skip(2) {
-                if let redis::Arg::Simple(bytes) = argument {
-                    eval.arg(bytes);
-                }
-            }
-            again.add_command(eval);
-            places.push(*place);
-        }
-        if !places.is_empty() {
-            let values = self.send(&again, deadline).await?;
-            for (place, value) in places.into_iter().zip(values) {
-                replies[place] = value;
-            }
-        }
-        Ok(replies)
-    }
-
-    async fn send(&self, commands: &Pipeline, deadline: Instant) -> Result<Vec<Value>, Failure> {
-        let link = self.link(deadline).await.map_err(|why| Failure {
-            error: why.error(false),
-            sent: false,
-            late: false,
-        })?;
-        let failed = |why: Why, late| {
-            let error = why.error(true);
-            self.shared.lose(&link, why);
-            Failure { error, sent: true, late }
-        };
-        match timeout_at(deadline, link.send(commands)).await {
-            Err(_) => Err(failed(Why::late(), true)),
-            Ok(Err(error)) => Err(failed(Why::broken(&error), false)),
-            Ok(Ok(replies)) if replies.len() != commands.len() => {
-                Err(failed(Why::garbled(), false))
-            }
-            Ok(Ok(replies)) => {
-                if let Some(refusal) =
-                    replies.iter().filter_map(refusal).find(|refusal| refusal.unfit)
-                {
-                    self.shared.lose(&link, refusal.why());
-                }
-                Ok(replies)
-            }
-        }
-    }
-
-    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Why> {
-        let mut state = self.shared.state.borrow().clone();
-        if let State::Up(link) = &state
-            && link.driver.is_finished()
-        {
-            // Closed, and its keeper has not noticed yet: nothing was sent, so nothing is in doubt.
-            self.shared.lose(link, Why::closed());
-            state = self.shared.state.borrow().clone();
-        }
-        match state {
-            State::Up(link) => return Ok(link),
-            State::Down(why) => {
-                self.tend();
-                return Err(why);
-            }
-            State::Connecting => self.tend(),
-        }
-        let mut states = self.shared.state.subscribe();
-        let settled = states.wait_for(|state| !matches!(state, State::Connecting));
-        let state = match timeout_at(deadline, settled).await {
-            // The sender is in `shared`, so it cannot be gone.
-            Ok(settled) => settled.map(|state| state.clone()).unwrap_or(State::Connecting),
-            Err(_) => State::Connecting,
-        };
-        match state {
-            State::Up(link) => Ok(link),
-            State::Down(why) => Err(why),
-            State::Connecting => {
-                Err(Why::unreachable("it could not be connected to within the time limit"))
-            }
-        }
-    }
-
-    // Sees to it that there is a keeper.
-    fn tend(&self) {
-        let mut keeper = self.keeper.lock();
-        if keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
-            return;
-        }
-        if let Ok(runtime) = Handle::try_current() {
-            *keeper = Some(runtime.spawn(keep(self.shared.clone())));
-        }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.get_mut() {
-            keeper.abort();
-        }
-    }
-}
-
-impl Link {
-    async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let mut connection = self.connection.clone();
-        match commands.cmd_iter().next() {
-            Some(command) if commands.len() == 1 => {
-                connection.send_packed_command(command).await.map(|value| vec![value])
-            }
-            _ => connection.send_packed_commands(commands, 0, commands.len()).await,
-        }
-    }
-}
-
-// Connects, watches, and connects again, as long as the client lives.
-async fn keep(shared: Arc<Shared>) {
-    let mut failures = 0_u32;
-    loop {
-        match timeout(shared.target.connect_timeout, shared.open()).await {
-            Ok(Ok((link, driver))) => {
-                if failures > 0 {
-                    tracing::info!(target: "larder::redis", attempts = failures, "connected to the server again");
-                }
-                let made = Instant::now();
-                shared.state.send_replace(State::Up(link.clone()));
-                shared.watch(&link, driver).await;
-                failures = if made.elapsed() < PROVEN { failures + 1 } else { 0 };
-                if matches!(*shared.state.borrow(), State::Connecting) {
-                    continue;
-                }
-            }
-            failed => {
-                let why = match failed {
-                    Ok(Err(why)) => why,
-                    _ => Why::unreachable("it did not answer in time; check address and network"),
-                };
-                log::outage(failures == 0, &why.words);
-                failures = failures.saturating_add(1);
-                shared.state.send_replace(State::Down(why));
-            }
-        }
-        sleep(pause(failures)).await;
-    }
-}
-
-// After so many failures: 25 to 50 ms, doubled each time, at most 0.5 to 1 s.
-pub(crate) fn pause(failures: u32) -> Duration {
-    let ceiling =
-        FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
-    ceiling.mul_f64(rand::random_range(0.5..1.0))
-}
-
-impl Shared {
-    // Opens a connection and asks what must be known of the server.
-    async fn open(&self) -> Result<(Arc<Link>, JoinHandle<()>), Why> {
-        self.greet(self.target.dial().await?).await
-    }
-
-    async fn greet(&self, stream: Box<dyn Transport>) -> Result<(Arc<Link>, JoinHandle<()>), Why> {
-        // The time limit is ours, around whole operations.
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_connection_timeout(None)
-            .set_pipeline_buffer_size(QUEUE);
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(&self.target.login, stream, config)
-                .await
-                .map_err(|error| Why::login(&error))?;
-        let driver = tokio::spawn(driver);
-        let id = self.connections.fetch_add(1, Ordering::AcqRel) + 1;
-        let link = Arc::new(Link { id, connection, driver: driver.abort_handle() });
-
-        let mut load = Pipeline::new();
-        load.add_command(cmd("ROLE"));
-        for script in scripts::all() {
-            let mut command = cmd("SCRIPT");
-            command.arg("LOAD").arg(&script.source);
-            load.add_command(command);
-        }
-        let replies = link.send(&load).await.map_err(|error| Why::broken(&error))?;
-        fit(&replies)?;
-        self.ask_time(&link, true).await?;
-        Ok((link, driver))
-    }
-
-    // Until the connection is lost.
-    async fn watch(&self, link: &Arc<Link>, mut driver: JoinHandle<()>) {
+    /// Sends a request and gives as many replies as it has commands; a reply may be a server's error.
+    ///
+    /// Sends a command again, within the same time, when that is right: a server said that it is not the one to carry
+    /// it out, or has forgotten the script that it calls, or the connection was lost and the request may be repeated.
+    ///
+    /// When the future is dropped, each command is carried out or not; its reply reaches nobody.
+    pub(crate) async fn exchange_each(&self, request: &Request, deadline: Instant) -> Vec<Reply> {
+        let mut replies: Vec<Option<Reply>> = vec![None; request.len()];
+        let mut open: Vec<Step> = (0..request.len()).map(Step::new).collect();
+        let mut pause = PAUSE;
         loop {
-            tokio::select! {
-                _ = &mut driver => break,
-                () = sleep(time::EVERY) => {}
+            let mut later = false;
+            let mut again = Vec::new();
+            for (mut step, node, reply) in self.round(request, open, deadline).await {
+                let next = step.after(&reply, request, &self.topology, node.as_deref());
+                // What came first is the better answer when there is no time or connection for a second try.
+                let place = &mut replies[step.index];
+                let sent = reply.as_ref().err().is_none_or(|failure| failure.sent);
+                if sent || place.is_none() {
+                    *place = Some(reply);
+                }
+                match next {
+                    Next::Done => {}
+                    Next::Now => again.push(step),
+                    Next::Later => {
+                        later = true;
+                        again.push(step);
+                    }
+                }
             }
-            // Also finds a peer that has gone without a word, before an operation has to.
-            let asked = timeout(self.target.connect_timeout, self.ask(link)).await;
-            if let Err(why) = asked.unwrap_or_else(|_| Err(Why::late())) {
-                self.lose(link, why);
+            open = again;
+            if open.is_empty() || Instant::now() + pause >= deadline {
+                break;
             }
+            if later {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            // A command may wait for those before it of the same slot.
+            open.sort_unstable_by_key(|step| step.index);
         }
-        self.lose(link, Why::closed());
+        let replies = replies.into_iter();
+        replies.map(|reply| reply.unwrap_or_else(|| Err(Failure::before(garbled())))).collect()
     }
 
-    async fn ask(&self, link: &Link) -> Result<(), Why> {
-        let mut role = Pipeline::new();
-        role.add_command(cmd("ROLE"));
-        let replies = link.send(&role).await.map_err(|error| Why::broken(&error))?;
-        fit(&replies)?;
-        self.ask_time(link, false).await
+    // Sends each command once, those of a node together.
+    async fn round(&self, request: &Request, open: Vec<Step>, deadline: Instant) -> Vec<Sent> {
+        let mut sent = Vec::with_capacity(open.len());
+        let mut parts: Vec<Part> = Vec::new();
+        let known = self.topology.known(deadline).await;
+        for mut step in open {
+            match known.clone().and_then(|()| self.node_of(request, &mut step)) {
+                Err(why) => {
+                    sent.push((step, None, Err(Failure::before(why.error(false)))));
+                }
+                Ok(node) => match parts.iter_mut().find(|part| Arc::ptr_eq(&part.node, &node)) {
+                    Some(part) => part.steps.push(step),
+                    None => parts.push(Part { node, steps: vec![step] }),
+                },
+            }
+        }
+        match parts.len() {
+            0 => {}
+            1 => sent.extend(parts.remove(0).send(request, deadline).await),
+            _ => {
+                let parts = parts.into_iter().map(|part| part.send(request, deadline));
+                sent.extend(join_all(parts).await.into_iter().flatten());
+            }
+        }
+        sent
     }
 
-    async fn ask_time(&self, link: &Link, first: bool) -> Result<(), Why> {
-        let mut request = Pipeline::new();
-        request.add_command(cmd("TIME"));
-        let asked = self.clock.now();
-        let replies = link.send(&request).await.map_err(|error| Why::broken(&error))?;
-        if let Some(refusal) = replies.first().and_then(refusal) {
-            return Err(refusal.why());
-        }
-        let number = |value: &Value| match value {
-            Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
-            Value::Int(number) => u64::try_from(*number).ok(),
-            _ => None,
-        };
-        let answer = match replies.first() {
-            Some(Value::Array(parts)) if parts.len() == 2 => {
-                number(&parts[0]).zip(number(&parts[1]))
+    fn node_of(&self, request: &Request, step: &mut Step) -> Result<Arc<Node>, Why> {
+        match &step.asked {
+            Some(node) => Ok(node.clone()),
+            None => {
+                let shard = self.topology.shard(request.slot(step.index))?;
+                let may = request.again == Again::Read && step.index >= request.harmless;
+                let replica = if may && !step.primary { shard.replica() } else { None };
+                step.read = replica.is_some();
+                Ok(replica.unwrap_or_else(|| shard.primary.clone()))
             }
-            _ => None,
-        };
-        let Some((seconds, micros)) = answer else { return Err(Why::garbled()) };
-        match first {
-            true => self.time.restart(&self.clock, asked, seconds, micros),
-            false => self.time.refresh(&self.clock, asked, seconds, micros),
         }
-        Ok(())
     }
+}
 
-    // Gives a connection up, if it is still the present one.
-    fn lose(&self, link: &Link, why: Why) {
-        let lost = self.state.send_if_modified(|state| {
-            if !matches!(state, State::Up(present) if present.id == link.id) {
-                return false;
-            }
-            // One replacement without a pause every two seconds; a server that goes on failing gets pauses.
-            let mut replaced = self.replaced.lock();
+type Sent = (Step, Option<Arc<Node>>, Reply);
+
+// Commands for one node.
+struct Part {
+    node: Arc<Node>,
+    steps: Vec<Step>,
+}
+
+impl Part {
+    async fn send(self, request: &Request, deadline: Instant) -> Vec<Sent> {
+        let Part { node, steps } = self;
+        let mut deadline = deadline;
+        if steps.iter().any(|step| step.read) {
+            // The rest is for its primary, should it not answer.
             let now = Instant::now();
-            *state = if replaced.is_none_or(|last| now.duration_since(last) >= PROVEN) {
-                *replaced = Some(now);
-                State::Connecting
-            } else {
-                State::Down(why.clone())
+            deadline = now + deadline.saturating_duration_since(now) / 2;
+        }
+        let plain = steps.iter().all(|step| step.asked.is_none() && !step.sourced);
+        let outcome = if plain && steps.len() == request.len() {
+            node.send(&request.commands, deadline).await
+        } else {
+            node.send(&commands(request, &steps), deadline).await
+        };
+        match outcome {
+            Err(failure) => {
+                let steps = steps.into_iter();
+                steps.map(|step| (step, Some(node.clone()), Err(failure.clone()))).collect()
+            }
+            Ok(values) => {
+                let mut values = values.into_iter();
+                let mut reply = |step: Step| {
+                    // Before it came the answer to `ASKING`.
+                    let skipped = usize::from(step.asked.is_some());
+                    let value = values.nth(skipped).ok_or_else(|| Failure::before(garbled()));
+                    (step, Some(node.clone()), value)
+                };
+                steps.into_iter().map(&mut reply).collect()
+            }
+        }
+    }
+}
+
+fn commands(request: &Request, steps: &[Step]) -> Pipeline {
+    let mut commands = Pipeline::with_capacity(steps.len());
+    let all: Vec<&Cmd> = request.commands.cmd_iter().collect();
+    for step in steps {
+        if step.asked.is_some() {
+            commands.add_command(cmd("ASKING"));
+        }
+        let sourced = step.sourced.then(|| request.with_source(step.index)).flatten();
+        commands.add_command(sourced.unwrap_or_else(|| all[step.index].clone()));
+    }
+    commands
+}
+
+// One command on its way.
+struct Step {
+    index: usize,
+    // The node that a slot is moving to.
+    asked: Option<Arc<Node>>,
+    // A replica was asked.
+    read: bool,
+    // Only the primary is.
+    primary: bool,
+    // A script is sent with its source.
+    sourced: bool,
+    // It was sent again after a loss, or to a server that is not the one.
+    repeated: bool,
+    // How often it was sent on by a node of a cluster.
+    hops: u32,
+}
+
+// What is to be done with a command after its reply.
+enum Next {
+    Done,
+    Now,
+    Later,
+}
+
+impl Step {
+    fn new(index: usize) -> Self {
+        Step {
+            index,
+            asked: None,
+            read: false,
+            primary: false,
+            sourced: false,
+            repeated: false,
+            hops: 0,
+        }
+    }
+
+    fn after(
+        &mut self,
+        reply: &Reply,
+        request: &Request,
+        topology: &Topology,
+        node: Option<&Node>,
+    ) -> Next {
+        self.asked = None;
+        if self.read && !matches!(reply, Ok(value) if !matches!(value, Value::ServerError(_))) {
+            // Whatever is the matter with a replica, its primary may have the answer.
+            self.primary = true;
+            return Next::Now;
+        }
+        let value = match reply {
+            Ok(value) => value,
+            Err(failure) => {
+                topology.doubt();
+                let may = failure.sent && !failure.late && request.again != Again::No;
+                return self.repeat(may);
+            }
+        };
+        let Value::ServerError(error) = value else { return Next::Done };
+        if error.code() == "NOSCRIPT" && !self.sourced {
+            // It was not carried out before.
+            self.sourced = true;
+            return Next::Now;
+        }
+        if misdirected(value) && topology.layout() == Layout::Cluster {
+            let (code, details) = (error.code(), error.details().unwrap_or_default());
+            let Some(node) = node.filter(|_| matches!(code, "MOVED" | "ASK")) else {
+                // It has no answer yet; the time limit ends this.
+                topology.doubt();
+                return Next::Later;
             };
-            true
-        });
-        if lost {
-            log::lost(&why.words);
+            self.hops += 1;
+            if self.hops > MOST_HOPS {
+                return Next::Done;
+            }
+            let target = topology.redirected(node, details, code == "MOVED");
+            return match (target, code) {
+                (None, _) => Next::Done,
+                (Some(target), "ASK") => {
+                    self.asked = Some(target);
+                    Next::Now
+                }
+                _ => Next::Now,
+            };
         }
-        link.driver.abort();
+        self.repeat(refusal(value).is_some_and(|refusal| refusal.unfit))
     }
-}
 
-// Errors here mean that the server is not the one to talk to. What a user may not ask is no error.
-fn fit(replies: &[Value]) -> Result<(), Why> {
-    if let Some(refusal) = replies.iter().filter_map(refusal).find(|refusal| refusal.unfit) {
-        return Err(refusal.why());
-    }
-    match replies.first() {
-        Some(Value::Array(role)) => match role.first() {
-            // Its data may be behind, and what was invalidated may still be there.
-            Some(Value::BulkString(name)) if name == b"slave" => Err(Why::unreachable(
-                "it is a replica, which cannot be written to; give the address of the primary",
-            )),
-            _ => Ok(()),
-        },
-        _ => Ok(()),
-    }
-}
-
-// A connection that lived so long is taken for a good one.
-const PROVEN: Duration = Duration::from_secs(2);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-// How many requests may wait to be written.
-const QUEUE: usize = 512;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_ceiling() {
-        for failures in 1..200 {
-            let pause = pause(failures);
-            assert!(pause <= LONGEST_PAUSE && pause >= FIRST_PAUSE / 2, "{failures}: {pause:?}");
+    fn repeat(&mut self, may: bool) -> Next {
+        if !may || self.repeated {
+            return Next::Done;
         }
-        assert!(pause(100) >= LONGEST_PAUSE / 2);
+        self.repeated = true;
+        Next::Now
     }
 }
+
+// Maps of two nodes may contradict each other for a moment.
+const MOST_HOPS: u32 = 8;
+
+// Where a slot that is moving, or a cluster that is choosing, has no answer yet; doubled each time.
+const PAUSE: Duration = Duration::from_millis(2);
+
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);

@@ -1,14 +1,16 @@
 //! How a Redis backend is configured: a URL, a builder, or both.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use larder_core::envelope::Envelope;
 use larder_core::parse;
 use larder_core::{Clock, Error, ErrorKind, Namespace, Result, Ttl};
-use url::{Host, Url};
+use redis::RedisConnectionInfo;
+use url::form_urlencoded;
 
+use crate::dial::Address;
+use crate::parts::{Parts, addresses, database, decoded};
 use crate::tls::Tls;
 use crate::{NAME, RedisBackend};
 
@@ -30,11 +32,11 @@ use crate::{NAME, RedisBackend};
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {
-    pub(crate) address: Address,
+    pub(crate) servers: Servers,
     pub(crate) tls: Option<Tls>,
     pub(crate) database: i64,
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
+    pub(crate) login: Login,
+    pub(crate) sentinel_login: Login,
     pub(crate) namespace: Option<Namespace>,
     pub(crate) default_ttl: Ttl,
     pub(crate) connect_timeout: Duration,
@@ -42,25 +44,55 @@ pub struct Builder {
     pub(crate) generation_max_age: Duration,
     pub(crate) mark_ttl: Ttl,
     pub(crate) max_value_bytes: u64,
+    // None where only primaries are read.
+    pub(crate) replica_lag: Option<Duration>,
     pub(crate) envelope: Envelope,
     pub(crate) clock: Clock,
 }
 
-/// Where the server is.
+/// Which servers there are.
 #[derive(Clone)]
-pub(crate) enum Address {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
+pub(crate) enum Servers {
+    One(Address),
+    /// Those who know where the primary is, and its name.
+    Sentinels {
+        addresses: Vec<Address>,
+        primary: String,
+    },
+    /// Some nodes of a cluster; they know the others.
+    Cluster(Vec<Address>),
+}
+
+/// Who logs in. Nobody, or the server's `default` user, unless set.
+#[derive(Clone, Default)]
+pub(crate) struct Login {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+impl Login {
+    pub(crate) fn info(&self, database: i64) -> RedisConnectionInfo {
+        let mut info = RedisConnectionInfo::default()
+            .set_db(database)
+            .set_lib_name("larder", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &self.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            info = info.set_password(password);
+        }
+        info
+    }
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Builder {
-            address: Address::Tcp { host: "127.0.0.1".into(), port: PORT },
+            servers: Servers::One(Address::Tcp { host: "127.0.0.1".into(), port: PORT }),
             tls: None,
             database: 0,
-            username: None,
-            password: None,
+            login: Login::default(),
+            sentinel_login: Login::default(),
             namespace: None,
             default_ttl: Ttl::STANDARD,
             connect_timeout: Duration::from_secs(1),
@@ -68,6 +100,7 @@ impl Default for Builder {
             generation_max_age: Duration::from_secs(1),
             mark_ttl: Ttl::For(Duration::from_secs(30 * 24 * 60 * 60)),
             max_value_bytes: 64 * 1024 * 1024,
+            replica_lag: None,
             envelope: Envelope::default(),
             clock: Clock::system(),
         }
@@ -75,65 +108,69 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Takes server, credentials, database and parameters from a URL; what was set before and is not named in the URL
+    /// Takes servers, credentials, database and parameters from a URL; what was set before and is not named in the URL
     /// stays.
     ///
     /// | URL | means |
     /// | --- | --- |
-    /// | `redis://user:password@host:6379/0` | TCP; every part but the host may be left out |
-    /// | `rediss://…` | the same over TLS |
-    /// | `redis+unix:///path/to/socket?db=0&user=…&pass=…` | a Unix socket |
+    /// | `redis://user:password@host:6379/0` | one server; every part but the host may be left out |
+    /// | `redis+unix:///path/to/socket?db=0&user=…&pass=…` | one server, over a Unix socket |
+    /// | `redis+sentinel://user:password@h1:26379,h2,h3/mymaster/0` | the primary that the sentinels at these hosts call `mymaster`; user, password and database are the primary's |
+    /// | `redis+cluster://user:password@h1:6379,h2` | a cluster, of which these are some nodes |
     ///
-    /// `valkey`, `valkeys` and `unix` stand for `redis`, `rediss` and `redis+unix`. The parameters are named after the
-    /// methods of this builder: `namespace`, `default_ttl`, `connect_timeout`, `response_timeout`,
-    /// `generation_max_age`, `mark_ttl` and `max_value_bytes`. Durations are written `250ms`, `5s`, `10m`, `2h` or
-    /// `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
+    /// `rediss` instead of `redis` speaks TLS, with sentinels too; `valkey` and `valkeys` mean the same as `redis` and
+    /// `rediss`, and `unix` as `redis+unix`. The parameters are named after the methods of this builder: `namespace`,
+    /// `default_ttl`, `connect_timeout`, `response_timeout`, `generation_max_age`, `mark_ttl` and `max_value_bytes`;
+    /// `read=replica` and `replica_lag` are [`read_replicas`](Builder::read_replicas);
+    /// where there are sentinels, `sentinel_user` and `sentinel_pass` log in to them. Durations are written `250ms`,
+    /// `5s`, `10m`, `2h` or `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
     ///
     /// # Errors
     ///
     /// [`Configuration`](ErrorKind::Configuration) when it is no such URL or has a parameter that does not exist.
     pub fn url(mut self, url: &str) -> Result<Self> {
-        let url = Url::parse(url).map_err(|_| {
-            wrong("the URL cannot be read; write redis://user:password@host:6379/0, characters other than letters and digits of the password percent-encoded")
-        })?;
-        match url.scheme() {
-            "redis" | "valkey" => self.server(&url)?,
-            "rediss" | "valkeys" => {
-                self.server(&url)?;
-                self.tls = Some(self.tls.take().map_or_else(Tls::new, Ok)?);
+        let url = Parts::of(url)?;
+        let (speaks, kind) = match url.scheme.split_once('+') {
+            None if url.scheme == "unix" => ("redis", "unix"),
+            None => (url.scheme, ""),
+            Some((speaks, kind)) => (speaks, kind),
+        };
+        let tls = match speaks {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(wrong(SCHEMES)),
+        };
+        match kind {
+            "" => {
+                self.servers = Servers::One(url.one_host()?);
+                self.database = database(url.path, self.database)?;
             }
-            "redis+unix" | "unix" => self.address = Address::Unix(decoded(url.path())?.into()),
-            _ => {
-                return Err(wrong(
-                    "the URL's scheme is none of redis, rediss, redis+unix (or valkey, valkeys, unix)",
-                ));
+            "unix" if !tls => self.servers = Servers::One(url.socket()?),
+            "unix" => return Err(wrong(NO_TLS)),
+            "sentinel" => {
+                let (name, path) = url.path.split_once('/').unwrap_or((url.path, ""));
+                self = self.sentinels(url.hosts.split(','), decoded(name)?)?;
+                self.database = database(path, self.database)?;
             }
+            "cluster" if matches!(url.path, "" | "0") => {
+                self = self.cluster(url.hosts.split(','))?;
+            }
+            "cluster" => return Err(wrong("a cluster has one database only; leave the path away")),
+            _ => return Err(wrong(SCHEMES)),
         }
-        for (name, value) in url.query_pairs() {
+        if let Some(username) = url.username.filter(|name| !name.is_empty()) {
+            self.login.username = Some(decoded(username)?);
+        }
+        if let Some(password) = url.password {
+            self.login.password = Some(decoded(password)?);
+        }
+        if tls {
+            self.tls = Some(self.tls.take().map_or_else(Tls::new, Ok)?);
+        }
+        for (name, value) in form_urlencoded::parse(url.query.as_bytes()) {
             self = self.parameter(&name, &value)?;
         }
         Ok(self)
-    }
-
-    fn server(&mut self, url: &Url) -> Result<()> {
-        let host = match url.host() {
-            Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
-            Some(Host::Ipv4(ip)) => ip.to_string(),
-            Some(Host::Ipv6(ip)) => ip.to_string(),
-            _ => return Err(wrong("the URL names no host; write redis://host:6379/0")),
-        };
-        self.address = Address::Tcp { host, port: url.port().unwrap_or(PORT) };
-        if !url.username().is_empty() {
-            self.username = Some(decoded(url.username())?);
-        }
-        if let Some(password) = url.password() {
-            self.password = Some(decoded(password)?);
-        }
-        match url.path().trim_matches('/') {
-            "" => {}
-            path => self.database = database(path)?,
-        }
-        Ok(())
     }
 
     fn parameter(mut self, name: &str, value: &str) -> Result<Self> {
@@ -145,12 +182,20 @@ impl Builder {
             "generation_max_age" => self.generation_max_age = parse::duration(name, value)?,
             "mark_ttl" => self.mark_ttl = parse::lifetime(name, value)?,
             "max_value_bytes" => self.max_value_bytes = parse::size(name, value)?,
-            "db" if matches!(self.address, Address::Unix(_)) => self.database = database(value)?,
-            "user" if matches!(self.address, Address::Unix(_)) => {
-                self.username = Some(value.into());
+            "read" => match value {
+                "primary" => self.replica_lag = None,
+                "replica" => self.replica_lag = self.replica_lag.or(Some(LAG)),
+                _ => return Err(wrong("read is one of primary and replica")),
+            },
+            "replica_lag" => self.replica_lag = Some(parse::duration(name, value)?),
+            "db" if self.is_socket() => self.database = database(value, 0)?,
+            "user" if self.is_socket() => self.login.username = Some(value.into()),
+            "pass" if self.is_socket() => self.login.password = Some(value.into()),
+            "sentinel_user" if self.has_sentinels() => {
+                self.sentinel_login.username = Some(value.into());
             }
-            "pass" if matches!(self.address, Address::Unix(_)) => {
-                self.password = Some(value.into());
+            "sentinel_pass" if self.has_sentinels() => {
+                self.sentinel_login.password = Some(value.into());
             }
             _ => {
                 return Err(wrong(format!(
@@ -161,10 +206,57 @@ impl Builder {
         Ok(self)
     }
 
+    fn is_socket(&self) -> bool {
+        matches!(self.servers, Servers::One(Address::Unix(_)))
+    }
+
+    fn has_sentinels(&self) -> bool {
+        matches!(self.servers, Servers::Sentinels { .. })
+    }
+
+    /// The primary that sentinels know by that name, wherever it is. They are written `host` or `host:port` (26379); one
+    /// that answers is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when there is none, one cannot be read, or the name is empty.
+    pub fn sentinels<S: AsRef<str>>(
+        mut self,
+        sentinels: impl IntoIterator<Item = S>,
+        primary: impl Into<String>,
+    ) -> Result<Self> {
+        let addresses = addresses(sentinels, SENTINEL_PORT)?;
+        let primary = primary.into();
+        if primary.is_empty() {
+            return Err(wrong(
+                "the URL does not say what the sentinels call the primary; write redis+sentinel://h1,h2,h3/NAME",
+            ));
+        }
+        self.servers = Servers::Sentinels { addresses, primary };
+        Ok(self)
+    }
+
+    /// A cluster of which these are some nodes, written `host` or `host:port` (6379); one that answers is enough, since
+    /// it knows the others. These must be reachable under the addresses by which the nodes know each other.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when there is none or one cannot be read.
+    pub fn cluster<S: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = S>) -> Result<Self> {
+        self.servers = Servers::Cluster(addresses(nodes, PORT)?);
+        Ok(self)
+    }
+
     /// The user (none: the server's `default` user) and the password. For credentials that do not stand in the URL.
     pub fn credentials(mut self, username: Option<&str>, password: &str) -> Self {
-        self.username = username.map(Into::into);
-        self.password = Some(password.into());
+        self.login = Login { username: username.map(Into::into), password: Some(password.into()) };
+        self
+    }
+
+    /// The same for sentinels, which have users of their own. They ask for nobody unless set.
+    pub fn sentinel_credentials(mut self, username: Option<&str>, password: &str) -> Self {
+        self.sentinel_login =
+            Login { username: username.map(Into::into), password: Some(password.into()) };
         self
     }
 
@@ -212,6 +304,20 @@ impl Builder {
     /// The largest value in bytes, key and envelope included. 64 MiB unless set; Redis takes at most 512 MiB.
     pub fn max_value_bytes(mut self, bytes: u64) -> Self {
         self.max_value_bytes = bytes;
+        self
+    }
+
+    /// Reads entries from replicas too, as long as they are behind their primary by no more than `lag`.
+    ///
+    /// Unless set (`read=primary` in a URL), everything is asked of primaries. With it (`read=replica`, and
+    /// `replica_lag`, 1 s unless set), `get` without counters and `get_many` go to a replica that each process chooses
+    /// for itself; one that is not known to be in step is not read, nor is one when the primary cannot be asked. So a
+    /// value that was replaced or removed may be read for so long afterwards, and
+    /// [`Abilities::read_delay`](larder_core::Abilities::read_delay) says so: sessions, and memory before this store,
+    /// refuse it. What is conditional, counts, or says what is valid (tags, sequences, generations, fills) is always the
+    /// primary's.
+    pub fn read_replicas(mut self, lag: Duration) -> Self {
+        self.replica_lag = Some(lag);
         self
     }
 
@@ -302,8 +408,14 @@ impl Builder {
         if !(1024..=LARGEST).contains(&self.max_value_bytes) {
             return Err(wrong("max_value_bytes must lie between 1KiB and 511MiB"));
         }
-        if self.tls.is_some() && matches!(self.address, Address::Unix(_)) {
-            return Err(wrong("a Unix socket speaks no TLS; leave the certificates away"));
+        if self.replica_lag.is_some_and(|lag| !(SHORTEST_LAG..=LONGEST_LIMIT).contains(&lag)) {
+            return Err(wrong("replica_lag must lie between 20ms and 1h"));
+        }
+        if self.tls.is_some() && self.is_socket() {
+            return Err(wrong(NO_TLS));
+        }
+        if self.database != 0 && matches!(self.servers, Servers::Cluster(_)) {
+            return Err(wrong("a cluster has one database only; set none"));
         }
         Ok(RedisBackend::with(self))
     }
@@ -313,7 +425,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("tls", &self.tls.is_some())
-            .field("password", &self.password.is_some())
+            .field("password", &self.login.password.is_some())
             .field("namespace", &self.namespace)
             .field("default_ttl", &self.default_ttl)
             .field("connect_timeout", &self.connect_timeout)
@@ -329,40 +441,24 @@ pub(crate) fn wrong(words: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, words).with_backend(NAME)
 }
 
-fn decoded(text: &str) -> Result<String> {
-    // `+` is a plus in these parts of a URL, so this is not form decoding.
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(value) if byte == b'%' => {
-                bytes.push(value);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| wrong("a percent-encoded part of the URL is not UTF-8"))
-}
+pub(crate) const PORT: u16 = 6379;
 
-fn database(text: &str) -> Result<i64> {
-    text.parse::<u16>()
-        .map(i64::from)
-        .map_err(|_| wrong("the URL's path is the number of a database; write redis://host:6379/0"))
-}
+const SENTINEL_PORT: u16 = 26379;
 
-const PORT: u16 = 6379;
+const LAG: Duration = Duration::from_secs(1);
+
+const SHORTEST_LAG: Duration = Duration::from_millis(20);
+
+const NO_TLS: &str = "a Unix socket speaks no TLS; leave it and the certificates away";
+
+const SCHEMES: &str = "the URL's scheme is none of redis, redis+unix, redis+sentinel and redis+cluster (rediss with TLS; valkey and valkeys for redis and rediss)";
 
 // The server's limit is 512 MiB for one argument; a record in a script's argument is one.
 const LARGEST: u64 = 511 * 1024 * 1024;
 
 const LONGEST_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl and max_value_bytes (for a Unix socket also db, user and pass)";
+const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, max_value_bytes, read and replica_lag (for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
 
 #[cfg(test)]
 mod tests {
@@ -372,28 +468,61 @@ mod tests {
         Builder::default().url(url).unwrap()
     }
 
+    // What a URL says of servers, as text.
+    fn servers(url: &str) -> String {
+        let text = |address: &Address| match address {
+            Address::Tcp { host, port } => format!("{host} {port}"),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        let list = |all: &[Address]| all.iter().map(text).collect::<Vec<_>>().join(", ");
+        match parsed(url).servers {
+            Servers::One(address) => text(&address),
+            Servers::Sentinels { addresses, primary } => {
+                format!("{primary} by {}", list(&addresses))
+            }
+            Servers::Cluster(addresses) => format!("cluster {}", list(&addresses)),
+        }
+    }
+
     #[test]
     fn urls_are_taken_apart() {
         let builder =
             parsed("redis://app:p%40ss%2Bword@[::1]:7000/3?namespace=shop&default_ttl=forever");
-        assert!(matches!(&builder.address, Address::Tcp { host, port: 7000 } if host == "::1"));
-        assert_eq!(builder.username.as_deref(), Some("app"));
-        assert_eq!(builder.password.as_deref(), Some("p@ss+word"));
+        assert_eq!(builder.login.username.as_deref(), Some("app"));
+        assert_eq!(builder.login.password.as_deref(), Some("p@ss+word"));
         assert_eq!(builder.database, 3);
         assert_eq!(builder.namespace().unwrap().as_str(), "shop");
         assert_eq!(builder.default_ttl, Ttl::Forever);
 
         let builder = parsed("valkey://:pass@cache.internal");
-        assert!(
-            matches!(&builder.address, Address::Tcp { host, port: 6379 } if host == "cache.internal")
-        );
-        assert_eq!((builder.username, builder.password.as_deref()), (None, Some("pass")));
+        let Login { username, password } = builder.login;
+        assert_eq!((username, password.as_deref()), (None, Some("pass")));
 
         let builder = parsed("redis+unix:///run/redis%20a.sock?db=2&user=u&pass=p");
-        assert!(
-            matches!(&builder.address, Address::Unix(path) if path.as_os_str() == "/run/redis a.sock")
-        );
-        assert_eq!((builder.database, builder.password.as_deref()), (2, Some("p")));
+        assert_eq!((builder.database, builder.login.password.as_deref()), (2, Some("p")));
+
+        let builder = parsed("redis+sentinel://:p@a,b/main/4?sentinel_user=s&sentinel_pass=t%2B");
+        assert_eq!((builder.database, builder.login.password.as_deref()), (4, Some("p")));
+        let Login { username, password } = builder.sentinel_login;
+        assert_eq!((username.as_deref(), password.as_deref()), (Some("s"), Some("t+")));
+    }
+
+    #[test]
+    fn urls_name_servers() {
+        for (url, names) in [
+            ("redis://app:p@[::1]:7000/3", "::1 7000"),
+            ("valkey://cache.internal", "cache.internal 6379"),
+            ("redis+unix:///run/redis%20a.sock?db=2", "/run/redis a.sock"),
+            ("unix:///a", "/a"),
+            ("redis+sentinel://a,b:1,[::1]/main/0", "main by a 26379, b 1, ::1 26379"),
+            ("rediss+sentinel://a/main", "main by a 26379"),
+            ("redis+cluster://u:p@a:7000,b,[::1]:3?namespace=s", "cluster a 7000, b 6379, ::1 3"),
+            ("valkeys+cluster://a/", "cluster a 6379"),
+        ] {
+            if !url.contains("s+") || cfg!(feature = "tls") {
+                assert_eq!(servers(url), names, "{url}");
+            }
+        }
     }
 
     #[test]
@@ -407,6 +536,14 @@ mod tests {
         assert_eq!(builder.mark_ttl, Ttl::For(Duration::from_secs(2 * 24 * 60 * 60)));
         assert_eq!(builder.max_value_bytes, 3 << 20);
         assert_eq!(builder.default_ttl, Ttl::For(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn replicas_are_read_when_that_is_asked_for() {
+        assert_eq!(parsed("redis://h?read=primary").replica_lag, None);
+        assert_eq!(parsed("redis://h?read=replica").replica_lag, Some(LAG));
+        let short = parsed("redis+cluster://h?replica_lag=200ms&read=replica").replica_lag;
+        assert_eq!(short, Some(Duration::from_millis(200)));
     }
 
     #[test]
@@ -424,6 +561,21 @@ mod tests {
             "redis://:canary@host?namespace=CANARY",
             "redis://",
             "redis://:canary@:6379/",
+            "redis://:canary@canary,other/0",
+            "redis://:canary@host?sentinel_pass=canary",
+            "redis+canary://canary",
+            "redis://canary?read=canary",
+            "redis://canary?replica_lag=canary",
+            "redis+unix://canary/canary",
+            "rediss+unix:///canary",
+            "redis+sentinel://canary,b",
+            "redis+sentinel://,/canary",
+            "redis+sentinel://canary/name/canary",
+            "redis+cluster://canary,,b",
+            "redis+cluster://canary:canary",
+            "redis+cluster://canary/3",
+            "redis://ca nary",
+            "redis://h/0#canary",
         ] {
             let error = Builder::default().url(url).unwrap_err();
             let text = format!("{error} {error:?}");
@@ -436,6 +588,9 @@ mod tests {
             parsed("redis://h").connect_timeout(Duration::MAX),
             parsed("redis://h?mark_ttl=1ms"),
             parsed("redis://h?max_value_bytes=1GiB"),
+            parsed("redis+cluster://h").database(1),
+            parsed("redis://h?replica_lag=1ms"),
+            parsed("redis://h?replica_lag=2h"),
         ] {
             let error = builder.connect_later().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);

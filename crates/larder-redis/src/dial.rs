@@ -1,7 +1,8 @@
-//! Where the server is, and the way there.
+//! The way to a server, and how one logs in there.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::RedisConnectionInfo;
@@ -9,44 +10,54 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::config::{Address, Builder};
+use crate::config::Login;
+use crate::layout;
 use crate::outage::Why;
 use crate::tls::Tls;
+
+/// Where a server is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The same for the same place in every process, and mostly another for another one.
+    pub(crate) fn number(&self) -> u16 {
+        match self {
+            Address::Tcp { host, port } => layout::number(&format!("{host}:{port}")),
+            Address::Unix(path) => layout::number(&path.to_string_lossy()),
+        }
+    }
+}
 
 /// Whatever carries bytes to the server.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
 
-pub(crate) struct Target {
-    address: Address,
+/// How servers are reached.
+#[derive(Clone)]
+pub(crate) struct Dialer {
     tls: Option<Tls>,
     pub(crate) login: RedisConnectionInfo,
     pub(crate) connect_timeout: Duration,
 }
 
-impl Target {
-    pub(crate) fn new(builder: &Builder) -> Self {
-        let mut login = RedisConnectionInfo::default()
-            .set_db(builder.database)
-            .set_lib_name("larder", env!("CARGO_PKG_VERSION"));
-        if let Some(username) = &builder.username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = &builder.password {
-            login = login.set_password(password);
-        }
-        Target {
-            address: builder.address.clone(),
-            tls: builder.tls.clone(),
-            login,
-            connect_timeout: builder.connect_timeout,
-        }
+impl Dialer {
+    pub(crate) fn new(
+        tls: Option<Tls>,
+        login: &Login,
+        database: i64,
+        connect_timeout: Duration,
+    ) -> Self {
+        Dialer { tls, login: login.info(database), connect_timeout }
     }
 
     /// Opens a connection on which nothing was said yet. Its caller limits the time.
-    pub(crate) async fn dial(&self) -> Result<Box<dyn Transport>, Why> {
-        match &self.address {
+    pub(crate) async fn dial(&self, address: &Address) -> Result<Box<dyn Transport>, Why> {
+        match address {
             #[cfg(unix)]
             Address::Unix(path) => {
                 let stream =

@@ -1,115 +1,160 @@
 //! Requests under the names that keys have at this moment: a namespace's generation is part of them.
 
-use larder_core::{Error, ErrorKind, Generation, Result};
+use larder_core::{Error, ErrorKind, Generation, Key, Result};
 use redis::{Value, cmd};
 use tokio::time::Instant;
 
 use crate::NAME;
 use crate::generation::{self, Names, Verdict};
+use crate::layout::Home;
 use crate::reply::{garbled, one, out_of_memory, refusal, unexpected, wrong_type};
-use crate::request::{Again, Failure, Request};
+use crate::request::{Again, Failure, Reply, Request};
 use crate::store::{ATTEMPTS, Inner};
 
 impl Inner {
-    // Makes a request under the names of these namespaces, again if they turn out to have changed meanwhile. Replies
-    // are those to what `build` added.
+    // Where a key lies.
+    pub(crate) fn home<'a>(&self, key: &'a Key) -> Home<'a> {
+        self.client.layout().home(key)
+    }
+
+    // Makes a request under the names of these homes, again if they turn out to have changed meanwhile. All of it, or
+    // the first failure. Replies are those to what `build` added.
     pub(crate) async fn run<'a>(
         &self,
-        namespaces: impl IntoIterator<Item = &'a str>,
+        homes: impl IntoIterator<Item = Home<'a>>,
         again: Again,
         deadline: Instant,
         build: impl Fn(&Names, &mut Request),
     ) -> Result<(Names, Vec<Value>), Failure> {
-        let namespaces: Vec<&str> = namespaces.into_iter().collect();
-        let mut earlier = Vec::new();
+        let (names, replies) = self.run_each(homes, again, deadline, build).await?;
+        let values: Result<_, _> = replies.into_iter().collect();
+        Ok((names, values?))
+    }
+
+    // The same, each command for itself.
+    pub(crate) async fn run_each<'a>(
+        &self,
+        homes: impl IntoIterator<Item = Home<'a>>,
+        again: Again,
+        deadline: Instant,
+        build: impl Fn(&Names, &mut Request),
+    ) -> Result<(Names, Vec<Reply>), Failure> {
+        let homes: Vec<Home<'a>> = homes.into_iter().collect();
+        let mut before = None;
         for _ in 0..ATTEMPTS {
-            let names = self.names(&namespaces, deadline).await?.after(earlier);
+            let mut names = self.names(&homes, deadline).await?.after(before);
             let mut request = Request::new(again);
-            for ask in names.asks() {
-                request.harmless(ask);
+            for (slot, ask) in names.asks() {
+                request.harmless(slot, ask);
             }
             build(&names, &mut request);
-            let mut answers = self.client.exchange(&request, deadline).await?;
-            let replies = answers.split_off(names.questions().min(answers.len()));
-            if let Some(refusal) = answers.iter().find_map(refusal) {
-                return Err(Failure::before(refusal.error()));
-            }
-            let answers: Vec<Option<Generation>> = answers.iter().map(generation::read).collect();
-            if self.generations.learn(&names, &answers) == Verdict::Right {
+            let mut answers = self.client.exchange_each(&request, deadline).await;
+            let mut replies = answers.split_off(names.questions().min(answers.len()));
+            let answers = answers.into_iter().map(|answer| match answer {
+                Ok(value) => match refusal(&value) {
+                    Some(refusal) => Err(Failure::before(refusal.error())),
+                    None => Ok(generation::read(&value)),
+                },
+                Err(failure) => Err(failure),
+            });
+            let verdict = self.generations.learn(&mut names, answers);
+            if verdict == Verdict::Right {
+                // What was done under names that may be of the past is in doubt.
+                for (at, reply) in replies.iter_mut().enumerate() {
+                    let Ok(value) = reply else { continue };
+                    if let Some(failure) = names.failure_at(request.slot(request.harmless + at)) {
+                        let sent = refusal(value).is_none();
+                        *reply = Err(Failure { sent, ..failure.clone() });
+                    }
+                }
                 return Ok((names, replies));
             }
             // What was done under the old names is out of everybody's reach.
-            earlier = names.into_earlier();
+            before = Some(names);
         }
         let words = "the namespace is being cleared again and again; try later";
         Err(Failure::before(Error::new(ErrorKind::Unavailable, words).with_backend(NAME)))
     }
 
-    // The generations of these namespaces, made if the server has none.
-    pub(crate) async fn names(
-        &self,
-        namespaces: &[&str],
-        deadline: Instant,
-    ) -> Result<Names, Failure> {
+    // The generations of these homes, made if the server has none. Fails if none of them can be had.
+    async fn names(&self, homes: &[Home<'_>], deadline: Instant) -> Result<Names, Failure> {
+        let mut before: Option<Names> = None;
         for _ in 0..ATTEMPTS {
             // Read first: if a newer connection carries the request, the copy is asked for once more than needed.
-            let connection = self.client.connections();
-            let names = self.generations.names(namespaces.iter().copied(), connection);
-            if names.known() {
+            let connection = |slot| self.client.connection(slot);
+            let names = self.generations.names(homes.iter().copied(), connection);
+            let mut names = names.failed_as(before.as_ref());
+            if let Some(failure) = names.failure() {
+                return Err(failure.clone());
+            }
+            if names.settled() {
                 return Ok(names);
             }
             let mut request = Request::new(Again::Yes);
             let makes = names.makes();
-            for (make, _) in &makes {
-                request.command(make.clone());
+            for (slot, make, _) in &makes {
+                request.command(*slot, make.clone());
             }
-            // Whatever becomes of this, the caller's own request was not sent.
-            let replies = self.client.exchange(&request, deadline).await;
-            let replies = replies.map_err(|failure| Failure::before(failure.error))?;
+            let replies = self.client.exchange_each(&request, deadline).await;
             let mut answers = Vec::with_capacity(makes.len());
-            for (((_, made), reply), namespace) in makes.iter().zip(&replies).zip(names.asked()) {
-                answers.push(match reply {
-                    Value::Nil | Value::Okay => Some(*made),
-                    Value::BulkString(_) => match generation::read(reply) {
-                        Some(generation) => Some(generation),
-                        None => Some(self.overwrite_generation(namespace, deadline).await?),
-                    },
-                    // A full server refuses the command even where it would write nothing.
-                    full if out_of_memory(full) => {
-                        let answer = self.plain_generation(namespace, deadline).await?;
-                        let refused = refusal(full).map(|refusal| refusal.error());
-                        Some(answer.ok_or_else(|| Failure::before(refused.unwrap_or_else(garbled)))?)
-                    }
-                    other if wrong_type(other) => {
-                        Some(self.overwrite_generation(namespace, deadline).await?)
-                    }
-                    Value::ServerError(error) if error.code() == "ERR" => {
-                        let words = "the server does not know SET … NX GET: Larder needs Redis 7 or later, or Valkey";
-                        let error = Error::new(ErrorKind::Configuration, words).with_backend(NAME);
-                        return Err(Failure::before(error));
-                    }
-                    other => return Err(Failure::before(unexpected(other))),
-                });
+            for (((_, _, made), reply), place) in makes.iter().zip(replies).zip(names.asked()) {
+                // Whatever becomes of this, the caller's own request was not sent.
+                let answer = match reply {
+                    Ok(reply) => self.made(reply, *made, &place, deadline).await,
+                    Err(failure) => Err(failure),
+                };
+                answers.push(answer.map_err(|failure| Failure::before(failure.error)).map(Some));
             }
-            self.generations.learn(&names, &answers);
+            self.generations.learn(&mut names, answers);
+            before = Some(names);
         }
         let words =
             "the namespace's generation is lost again and again; does somebody flush the server?";
         Err(Failure::before(Error::new(ErrorKind::Unavailable, words).with_backend(NAME)))
     }
 
+    // The generation that is there after an attempt to make one.
+    async fn made(
+        &self,
+        reply: Value,
+        made: Generation,
+        place: &(String, u16),
+        deadline: Instant,
+    ) -> Result<Generation, Failure> {
+        match reply {
+            Value::Nil | Value::Okay => Ok(made),
+            Value::BulkString(_) => match generation::read(&reply) {
+                Some(generation) => Ok(generation),
+                None => self.overwrite_generation(place, deadline).await,
+            },
+            // A full server refuses the command even where it would write nothing.
+            full if out_of_memory(&full) => {
+                let answer = self.plain_generation(place, deadline).await?;
+                let refused = refusal(&full).map(|refusal| refusal.error());
+                answer.ok_or_else(|| Failure::before(refused.unwrap_or_else(garbled)))
+            }
+            other if wrong_type(&other) => self.overwrite_generation(place, deadline).await,
+            Value::ServerError(error) if error.code() == "ERR" => {
+                let words = "the server does not know SET … NX GET: Larder needs Redis 7 or later, or Valkey";
+                let error = Error::new(ErrorKind::Configuration, words).with_backend(NAME);
+                Err(Failure::before(error))
+            }
+            other => Err(Failure::before(unexpected(&other))),
+        }
+    }
+
     // Something that is no generation lies in its place. Of two nodes that do this at once, the later one wins, and the
     // other one learns it when it asks again.
     async fn overwrite_generation(
         &self,
-        namespace: &str,
+        (place, slot): &(String, u16),
         deadline: Instant,
     ) -> Result<Generation, Failure> {
         let generation = Generation::random();
         let mut request = Request::new(Again::Yes);
         let mut set = cmd("SET");
-        set.arg(generation::place(namespace)).arg(generation.to_string());
-        request.command(set);
+        set.arg(place).arg(generation.to_string());
+        request.command(*slot, set);
         match one(self.client.exchange(&request, deadline).await?).map_err(Failure::before)? {
             Value::Okay => Ok(generation),
             other => Err(Failure::before(unexpected(&other))),
@@ -118,13 +163,13 @@ impl Inner {
 
     async fn plain_generation(
         &self,
-        namespace: &str,
+        (place, slot): &(String, u16),
         deadline: Instant,
     ) -> Result<Option<Generation>, Failure> {
         let mut request = Request::new(Again::Yes);
         let mut get = cmd("GET");
-        get.arg(generation::place(namespace));
-        request.command(get);
+        get.arg(place);
+        request.command(*slot, get);
         let reply =
             one(self.client.exchange(&request, deadline).await?).map_err(Failure::before)?;
         Ok(generation::read(&reply))

@@ -32,6 +32,10 @@ impl Why {
         Self::unavailable(&format!("the server cannot be used: {words}"))
     }
 
+    pub(crate) fn configuration(words: &str) -> Self {
+        Why { kind: ErrorKind::Configuration, words: words.into() }
+    }
+
     pub(crate) fn late() -> Self {
         Why {
             kind: ErrorKind::Timeout,
@@ -74,17 +78,15 @@ impl Why {
     // An error while logging in: a server's error, whose words may repeat the user's name.
     pub(crate) fn login(error: &RedisError) -> Self {
         let code = error.code().unwrap_or_default();
-        let configuration =
-            |words: &str| Why { kind: ErrorKind::Configuration, words: words.into() };
         match (error.kind(), code) {
             (redis::ErrorKind::Io | redis::ErrorKind::Parse, _) => Self::broken(error),
             (_, "LOADING") => Self::unreachable("it is still loading its data"),
             (redis::ErrorKind::AuthenticationFailed, _)
-            | (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => {
-                configuration("the server refuses the user or the password; check both in the URL")
-            }
+            | (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => Self::configuration(
+                "the server refuses the user or the password; check both in the URL",
+            ),
             (_, "ERR") | (redis::ErrorKind::Server(redis::ServerErrorKind::ResponseError), _) => {
-                configuration(
+                Self::configuration(
                     "the server refuses to log in; check user, password and the database's number in the URL",
                 )
             }

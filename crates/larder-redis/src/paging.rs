@@ -1,10 +1,13 @@
 //! Paging through the keys of a prefix.
 
 use larder_core::envelope::{self, KeyOf};
-use larder_core::{Cursor, Error, ErrorKind, Generation, Key, Page, Prefix, Result};
+use larder_core::{Cursor, Error, ErrorKind, Key, Page, Prefix, Result};
 use redis::{Value, cmd};
 use tokio::time::Instant;
 
+use crate::client::Client;
+use crate::generation::Names;
+use crate::layout::SLOTS;
 use crate::reply::{garbled, one, refusal, unexpected, wrong_type};
 use crate::request::{Again, Request};
 use crate::store::{BATCH, Inner};
@@ -23,49 +26,66 @@ impl Inner {
         limit: usize,
     ) -> Result<Page> {
         let started = Instant::now();
-        let mut cursor = match from {
-            None => b"0".to_vec(),
-            Some(Cursor(bytes)) if bytes.iter().all(u8::is_ascii_digit) && !bytes.is_empty() => {
-                bytes
-            }
-            Some(_) => {
+        let mut place = match from {
+            None => Place::start(&self.client),
+            Some(Cursor(bytes)) => Place::read(&bytes).ok_or_else(|| {
                 let words = "the cursor was made by another backend; begin the paging anew";
-                return Err(Error::new(ErrorKind::Other, words).with_backend(NAME));
-            }
+                Error::new(ErrorKind::Other, words).with_backend(NAME)
+            })?,
         };
         let count = limit.clamp(FEWEST_SCANNED, BATCH).to_string();
+        let namespace = prefix.namespace().as_str();
         let mut keys = Vec::new();
         // A sparse prefix on a large server: look on, but not for long.
         loop {
+            let server = self.client.server(place.slot);
+            if place.server != server {
+                // Another one answers now, and another's cursors mean nothing to it.
+                place = Place { server, cursor: b"0".to_vec(), ..place };
+            }
+            let homes = self.client.layout().homes(namespace);
             let (names, replies) = self
-                .run(
-                    [prefix.namespace().as_str()],
-                    Again::Yes,
-                    self.deadline(),
-                    |names, request| {
-                        let start =
-                            prefix.wire_start(names.generation(prefix.namespace().as_str()));
-                        let mut scan = cmd("SCAN");
-                        scan.arg(&cursor[..]).arg("MATCH").arg(format!("{}*", escaped(&start)));
-                        scan.arg("COUNT").arg(&count);
-                        request.command(scan);
-                    },
-                )
+                .run(homes, Again::Yes, self.deadline(), |names, request| {
+                    let start = self.scanned(prefix, names);
+                    let mut scan = cmd("SCAN");
+                    scan.arg(&place.cursor[..]).arg("MATCH").arg(format!("{start}*"));
+                    scan.arg("COUNT").arg(&count);
+                    request.command(place.slot, scan);
+                })
                 .await?;
             let reply = one(replies)?;
             if let Some(refusal) = refusal(&reply) {
                 return Err(refusal.error());
             }
             let (next, found) = sweep::scanned(reply).ok_or_else(garbled)?;
-            let generation = names.generation(prefix.namespace().as_str());
-            keys.extend(self.keys_under(prefix, generation, found).await?);
-            cursor = next;
-            if cursor == b"0" {
-                return Ok(Page { keys, next: None });
+            keys.extend(self.keys_under(prefix, &names, found).await?);
+            place.cursor = next;
+            if place.cursor == b"0" {
+                match place.next(&self.client) {
+                    Some(next) => place = next,
+                    None => return Ok(Page { keys, next: None }),
+                }
             }
             if keys.len() >= limit || started.elapsed() >= self.response_timeout / 2 {
-                return Ok(Page { keys, next: Some(Cursor(cursor)) });
+                return Ok(Page { keys, next: Some(Cursor(place.write())) });
             }
+        }
+    }
+
+    // What the names of matching keys look like: of one generation, or of any.
+    fn scanned(&self, prefix: &Prefix, names: &Names) -> String {
+        let mut homes = self.client.layout().homes(prefix.namespace().as_str());
+        let first = homes.next().map(|home| names.generation(home));
+        let Some(generation) = first else { return String::new() };
+        let start = prefix.wire_start(generation);
+        let generation = generation.to_string();
+        if homes.all(|home| names.generation(home).to_string() == generation) {
+            return escaped(&start);
+        }
+        let any = "?".repeat(generation.len());
+        match start.split_once(&generation) {
+            Some((before, after)) => format!("{}{any}{}", escaped(before), escaped(after)),
+            None => escaped(&start),
         }
     }
 
@@ -73,12 +93,15 @@ impl Inner {
     async fn keys_under(
         &self,
         prefix: &Prefix,
-        generation: Generation,
-        names: Vec<Vec<u8>>,
+        names: &Names,
+        found: Vec<Vec<u8>>,
     ) -> Result<Vec<Key>> {
-        let mut keys = Vec::with_capacity(names.len());
+        let layout = self.client.layout();
+        let slot =
+            |name: &[u8]| std::str::from_utf8(name).map_or(0, |name| layout.slot_of_name(name));
+        let mut keys = Vec::with_capacity(found.len());
         let mut open: Vec<(Vec<u8>, usize)> =
-            names.into_iter().map(|name| (name, KEY_GUESS)).collect();
+            found.into_iter().map(|name| (name, KEY_GUESS)).collect();
         // A second round for keys that are longer than most.
         for _ in 0..3 {
             if open.is_empty() {
@@ -88,7 +111,7 @@ impl Inner {
             for (name, bytes) in &open {
                 let mut get = cmd("GETRANGE");
                 get.arg(&name[..]).arg(0).arg(bytes - 1);
-                request.command(get);
+                request.command(slot(name), get);
             }
             let replies = self.client.exchange(&request, self.deadline()).await?;
             let mut longer = Vec::new();
@@ -101,8 +124,8 @@ impl Inner {
                 };
                 match envelope::key_of(&start) {
                     Ok(KeyOf::Whole(key)) => {
-                        let here = key.as_ref().wire_name(generation).as_bytes() == name;
-                        if here && prefix.matches(key.as_ref()) {
+                        let ours = prefix.matches(key.as_ref());
+                        if ours && names.of(&key).as_bytes() == name {
                             keys.push(key);
                         }
                     }
@@ -113,6 +136,41 @@ impl Inner {
             open = longer;
         }
         Ok(keys)
+    }
+}
+
+// How far a paging has come: one server after another, each from its lowest slot on.
+struct Place {
+    slot: u16,
+    // Which server the cursor is of.
+    server: u16,
+    cursor: Vec<u8>,
+}
+
+impl Place {
+    fn start(client: &Client) -> Self {
+        let slot = client.slots().first().copied().unwrap_or(0);
+        Place { slot, server: client.server(slot), cursor: b"0".to_vec() }
+    }
+
+    // The server after this one. One that has become another's since is not asked again for what it has shown.
+    fn next(&self, client: &Client) -> Option<Self> {
+        let slot = client.slots().into_iter().filter(|slot| *slot > self.slot).min()?;
+        Some(Place { slot, server: client.server(slot), cursor: b"0".to_vec() })
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let cursor = String::from_utf8_lossy(&self.cursor);
+        format!("{}-{}-{cursor}", self.slot, self.server).into_bytes()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(bytes).ok()?.splitn(3, '-');
+        let slot: u16 = parts.next()?.parse().ok().filter(|slot| *slot < SLOTS)?;
+        let server = parts.next()?.parse().ok()?;
+        let cursor = parts.next()?;
+        let digits = !cursor.is_empty() && cursor.bytes().all(|c| c.is_ascii_digit());
+        digits.then(|| Place { slot, server, cursor: cursor.into() })
     }
 }
 

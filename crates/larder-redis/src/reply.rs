@@ -91,7 +91,7 @@ pub(crate) fn refusal(value: &Value) -> Option<Refusal> {
         "LOADING" => unavailable("the server is still loading its data", true),
         "MASTERDOWN" => unavailable("the server is a replica that has lost its primary", true),
         "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" => unavailable(
-            "the server is part of a cluster, and this is a connection to one server",
+            "the server is part of a cluster, or cannot answer for it now; for a cluster write redis+cluster://",
             true,
         ),
         "NOAUTH" | "WRONGPASS" => {
@@ -114,6 +114,13 @@ pub(crate) fn refusal(value: &Value) -> Option<Refusal> {
             unfit: false,
         },
     })
+}
+
+/// Whether a node of a cluster says that another one is to be asked, or the same one a little later. The command was not
+/// carried out.
+pub(crate) fn misdirected(value: &Value) -> bool {
+    let codes = ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"];
+    matches!(value, Value::ServerError(error) if codes.contains(&error.code()))
 }
 
 /// Whether a reply says that the server has no memory left.

@@ -4,8 +4,8 @@
 //! connection is made, and sent along when the server has forgotten them (`client.rs`). Scripts take each other's view
 //! of what lies under a name from one function, `kind`, which reads 21 bytes and never a body.
 //!
-//! All but [`MARKS`], [`INVALIDATE`] and [`REMOVE_MANY`] touch one key. In a Redis Cluster those three would have to be
-//! split by slot, or their names be given one hash tag for a namespace.
+//! All but [`MARKS`], [`INVALIDATE`] and [`REMOVE_MANY`] touch one key. What those three are told lies in one slot: the
+//! sequence and the tags of a namespace always do (`layout.rs`), and removals are split by slot.
 
 use std::sync::LazyLock;
 

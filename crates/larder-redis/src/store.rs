@@ -1,5 +1,6 @@
 //! The backend: every operation as commands.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,11 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::config::Builder;
 use crate::generation::{self, Generations, Names};
+use crate::layout::Home;
 use crate::reply::{
     array, garbled, int, one, out_of_memory, refusal, sequence, unexpected, wrong_type,
 };
-use crate::request::{Again, Failure, Request};
+use crate::request::{Again, Failure, Reply, Request};
 use crate::sweep::Sweeper;
 use crate::{NAME, scripts};
 
@@ -41,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) response_timeout: Duration,
     pub(crate) mark_ttl: Ttl,
     pub(crate) max_value_bytes: u64,
+    read_delay: Duration,
 }
 
 impl RedisBackend {
@@ -63,9 +66,14 @@ impl RedisBackend {
     }
 
     pub(crate) fn with(builder: Builder) -> Self {
+        let client = Arc::new(Client::new(&builder));
         RedisBackend(Arc::new(Inner {
-            client: Arc::new(Client::new(&builder)),
-            generations: Generations::new(builder.generation_max_age, builder.clock.clone()),
+            generations: Generations::new(
+                client.layout(),
+                builder.generation_max_age,
+                builder.clock.clone(),
+            ),
+            client,
             sweeper: Arc::default(),
             damages: Damages::default(),
             clock: builder.clock,
@@ -74,6 +82,7 @@ impl RedisBackend {
             response_timeout: builder.response_timeout,
             mark_ttl: builder.mark_ttl,
             max_value_bytes: builder.max_value_bytes,
+            read_delay: builder.replica_lag.unwrap_or_default(),
         }))
     }
 
@@ -96,6 +105,7 @@ impl Backend for RedisBackend {
             precision: Duration::from_millis(1),
             max_bytes: Some(self.0.max_value_bytes),
             default_ttl: self.0.default_ttl,
+            read_delay: self.0.read_delay,
             clear_delay: self.0.generations.max_age(),
             ..Abilities::default()
         }
@@ -107,50 +117,34 @@ impl Backend for RedisBackend {
 
     async fn get(&self, key: &Key, counters: &[Key]) -> Result<Found> {
         let inner = &*self.0;
-        let namespaces = std::iter::once(key).chain(counters).map(Key::namespace);
-        let (_, replies) = inner
-            .run(namespaces, Again::Yes, inner.deadline(), |names, request| {
-                let mut get = cmd(if counters.is_empty() { "GET" } else { "MGET" });
-                get.arg(names.of(key));
-                for counter in counters {
-                    get.arg(names.of(counter));
-                }
-                request.command(get);
+        let keys: Vec<&Key> = std::iter::once(key).chain(counters).collect();
+        // Without counters a replica may answer; numbers that say what is valid are the primary's.
+        let again = if counters.is_empty() { Again::Read } else { Again::Yes };
+        let mut values = inner.values(&keys, again, inner.deadline()).await?.into_iter();
+        let entry = inner.entry(key, values.next().unwrap_or_else(|| Err(lost()))?)?;
+        let counter = |value| {
+            Ok(match value? {
+                Value::BulkString(text) => envelope::counter(&text),
+                other => refusal(&other).map_or(Ok(None), |refusal| Err(refusal.error()))?,
             })
-            .await?;
-        let reply = one(replies)?;
-        if counters.is_empty() {
-            return Ok(Found { entry: inner.entry(key, reply)?, counters: Vec::new() });
-        }
-        let mut values = array(reply, 1 + counters.len())?.into_iter();
-        let entry = inner.entry(key, values.next().unwrap_or(Value::Nil))?;
-        let counter = |value| match value {
-            Value::BulkString(text) => envelope::counter(&text),
-            _ => None,
         };
-        Ok(Found { entry, counters: values.map(counter).collect() })
+        Ok(Found { entry, counters: values.map(counter).collect::<Result<_>>()? })
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
         let inner = &*self.0;
         let mut entries = Vec::with_capacity(keys.len());
         for keys in keys.chunks(BATCH) {
-            let (_, replies) = inner
-                .run(
-                    keys.iter().map(Key::namespace),
-                    Again::Yes,
-                    inner.deadline(),
-                    |names, request| {
-                        let mut get = cmd("MGET");
-                        for key in keys {
-                            get.arg(names.of(key));
-                        }
-                        request.command(get);
-                    },
-                )
-                .await?;
-            for (key, value) in keys.iter().zip(array(one(replies)?, keys.len())?) {
-                entries.push(inner.entry(key, value)?);
+            let refs: Vec<&Key> = keys.iter().collect();
+            let values = inner.values(&refs, Again::Read, inner.deadline()).await?;
+            // A node that is down costs its share of the hits, as long as there are others.
+            let none = values.iter().all(Result::is_err);
+            for (key, value) in keys.iter().zip(values) {
+                entries.push(match value {
+                    Ok(value) => inner.entry(key, value)?,
+                    Err(failure) if none => return Err(failure.into()),
+                    Err(_) => None,
+                });
             }
         }
         Ok(entries)
@@ -168,14 +162,14 @@ impl Backend for RedisBackend {
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
         let inner = &*self.0;
-        let namespace = [key.namespace()];
+        let home = inner.home(key);
         let Some(revision) = only else {
             // One command that also tells what was there: a marker is no entry. The price is that the value comes back.
             let (_, replies) = inner
-                .run(namespace, Again::Yes, inner.deadline(), |names, request| {
+                .run([home], Again::Yes, inner.deadline(), |names, request| {
                     let mut remove = cmd("GETDEL");
                     remove.arg(names.of(key));
-                    request.command(remove);
+                    request.command(home.slot, remove);
                 })
                 .await?;
             let reply = one(replies)?;
@@ -188,8 +182,8 @@ impl Backend for RedisBackend {
         let revision = revision.to_bytes();
         let arguments = || [b"revision".as_slice(), &revision, b"", b"0"];
         let outcome = inner
-            .run(namespace, Again::No, inner.deadline(), |names, request| {
-                request.script(&scripts::PUT, &[names.of(key)], arguments());
+            .run([home], Again::No, inner.deadline(), |names, request| {
+                request.script(home.slot, &scripts::PUT, &[names.of(key)], arguments());
             })
             .await;
         Ok(int(one(outcome.map_err(Failure::in_doubt)?.1)?)? == 1)
@@ -199,33 +193,34 @@ impl Backend for RedisBackend {
         let inner = &*self.0;
         let mut count = 0;
         for keys in keys.chunks(BATCH) {
+            let homes: Vec<Home<'_>> = keys.iter().map(|key| inner.home(key)).collect();
             let (_, replies) = inner
-                .run(
-                    keys.iter().map(Key::namespace),
-                    Again::Yes,
-                    inner.deadline(),
-                    |names, request| {
+                .run(homes.iter().copied(), Again::Yes, inner.deadline(), |names, request| {
+                    for (slot, keys) in together(&homes, keys) {
                         let names: Vec<String> = keys.iter().map(|key| names.of(key)).collect();
-                        request.script(&scripts::REMOVE_MANY, &names, []);
-                    },
-                )
+                        request.script(slot, &scripts::REMOVE_MANY, &names, []);
+                    }
+                })
                 .await?;
-            count += int(one(replies)?)?.unsigned_abs();
+            for reply in replies {
+                count += int(reply)?.unsigned_abs();
+            }
         }
         Ok(count)
     }
 
     async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
         let inner = &*self.0;
-        let deadline = inner.deadline();
+        let (home, deadline) = (inner.home(key), inner.deadline());
         let ttl = ttl.resolve(inner.default_ttl);
-        let base = inner.base(deadline).await?;
+        let base = inner.base(home, deadline).await?;
         let times = Times::starting(inner.clock.now(), ttl, None);
         let block = inner.envelope.times(key.as_ref(), &times, &base);
         let lifetime = lifetime(ttl);
         let (_, replies) = inner
-            .run([key.namespace()], Again::Yes, deadline, |names, request| {
+            .run([home], Again::Yes, deadline, |names, request| {
                 request.script(
+                    home.slot,
                     &scripts::TOUCH,
                     &[names.of(key)],
                     [&block[..], lifetime.as_bytes()],
@@ -244,11 +239,11 @@ impl Backend for RedisBackend {
                 lifetime(ttl.resolve(inner.default_ttl)),
             ),
         };
-        let delta = delta.to_string();
+        let (home, delta) = (inner.home(key), delta.to_string());
         let outcome = inner
-            .run([key.namespace()], Again::No, inner.deadline(), |names, request| {
+            .run([home], Again::No, inner.deadline(), |names, request| {
                 let arguments = [delta.as_bytes(), first.as_bytes(), lifetime.as_bytes()];
-                request.script(&scripts::ADD, &[names.of(key)], arguments);
+                request.script(home.slot, &scripts::ADD, &[names.of(key)], arguments);
             })
             .await;
         let (names, replies) = outcome.map_err(Failure::in_doubt)?;
@@ -267,9 +262,10 @@ impl Backend for RedisBackend {
 
     async fn remaining(&self, key: &Key) -> Result<Remaining> {
         let inner = &*self.0;
+        let home = inner.home(key);
         let (_, replies) = inner
-            .run([key.namespace()], Again::Yes, inner.deadline(), |names, request| {
-                request.script(&scripts::REMAINING, &[names.of(key)], []);
+            .run([home], Again::Yes, inner.deadline(), |names, request| {
+                request.script(home.slot, &scripts::REMAINING, &[names.of(key)], []);
             })
             .await?;
         Ok(match int(one(replies)?)? {
@@ -283,8 +279,8 @@ impl Backend for RedisBackend {
 
     async fn begin(&self, key: &Key, hold: Duration) -> Result<Begin> {
         let inner = &*self.0;
-        let deadline = inner.deadline();
-        let base = inner.base(deadline).await?;
+        let (home, deadline) = (inner.home(key), inner.deadline());
+        let base = inner.base(home, deadline).await?;
         let token = Token::random();
         let hold = hold.clamp(SHORTEST, Ttl::MAX);
         let marker = inner.envelope.encode_marker(token, false, inner.clock.now() + hold, &base);
@@ -292,11 +288,11 @@ impl Backend for RedisBackend {
         // Bytes that are no record of ours are replaced; somebody may be quicker, and is then looked at in turn.
         for _ in 0..ATTEMPTS {
             let (names, replies) = inner
-                .run([key.namespace()], Again::Yes, deadline, |names, request| {
+                .run([home], Again::Yes, deadline, |names, request| {
                     let mut set = cmd("SET");
                     set.arg(names.of(key)).arg(&marker[..]);
                     set.arg("NX").arg("PX").arg(&hold).arg("GET");
-                    request.command(set);
+                    request.command(home.slot, set);
                 })
                 .await?;
             let start = match one(replies)? {
@@ -348,39 +344,34 @@ impl Backend for RedisBackend {
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         let inner = &*self.0;
-        let name = namespace.as_str();
+        let (name, layout) = (namespace.as_str(), inner.client.layout());
         let new = Generation::random();
-        // Until the outcome is known, nobody here may trust the copy: the future may be dropped after the command went.
+        // Until the outcome is known, nobody here may trust a copy: the future may be dropped after the commands went.
         let known = inner.generations.doubt(name);
-        let connection = inner.client.connections();
+        let mut connections = Vec::with_capacity(layout.buckets());
         let mut request = Request::new(Again::Yes);
-        let mut set = cmd("SET");
-        set.arg(generation::place(name)).arg(new.to_string()).arg("GET");
-        request.command(set);
-        let mut reply = one(inner.client.exchange(&request, inner.deadline()).await?)?;
-        let full = out_of_memory(&reply);
-        if full {
-            // A full server still removes; a lost generation comes back as a new one, and sweeping makes room.
-            let mut request = Request::new(Again::Yes);
-            let mut remove = cmd("GETDEL");
-            remove.arg(generation::place(name));
-            request.command(remove);
-            reply = one(inner.client.exchange(&request, inner.deadline()).await?)?;
+        for home in layout.homes(name) {
+            let (place, slot) = layout.place(name, home.bucket());
+            connections.push(inner.client.connection(slot));
+            let mut set = cmd("SET");
+            set.arg(place).arg(new.to_string()).arg("GET");
+            request.command(slot, set);
         }
-        if let Some(refusal) = refusal(&reply) {
-            return Err(refusal.error());
-        }
-        match full {
-            true => inner.generations.forget(name),
-            false => inner.generations.set(name, new, connection),
-        }
-        // After a repeated command the reply is our own; the copy helps out then.
-        for dead in [known, generation::read(&reply)].into_iter().flatten() {
-            if dead != new {
-                inner.sweeper.add(&inner.client, inner.response_timeout, namespace, dead);
+        let replies = inner.client.exchange_each(&request, inner.deadline()).await;
+        // After a repeated command the reply is our own; the copies help out then.
+        let mut dead: HashSet<Generation> = known.into_iter().collect();
+        let mut failed = None;
+        for ((home, connection), reply) in layout.homes(name).zip(connections).zip(replies) {
+            match inner.cleared(home, new, connection, reply).await {
+                Ok(old) => dead.extend(old),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(())
+        dead.remove(&new);
+        for dead in dead {
+            inner.sweeper.add(&inner.client, inner.response_timeout, namespace, dead);
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
@@ -393,14 +384,71 @@ impl Inner {
         Instant::now() + self.response_timeout
     }
 
-    // The server's time. Known as soon as there was a connection.
-    pub(crate) async fn base(&self, deadline: Instant) -> Result<TimeBase> {
+    // The server's time where a key lies. Known as soon as there was a connection.
+    pub(crate) async fn base(&self, home: Home<'_>, deadline: Instant) -> Result<TimeBase> {
         loop {
-            if let Some(base) = self.client.time().base() {
+            if let Some(base) = self.client.base(home.slot) {
                 return Ok(base);
             }
-            self.client.reached(deadline).await?;
+            self.client.reached(home.slot, deadline).await?;
         }
+    }
+
+    // What lies under the names of keys: one command for those that lie together.
+    async fn values(&self, keys: &[&Key], again: Again, deadline: Instant) -> Result<Vec<Reply>> {
+        let homes: Vec<Home<'_>> = keys.iter().map(|key| self.home(key)).collect();
+        let single = keys.len() == 1;
+        let (_, replies) = self
+            .run_each(homes.iter().copied(), again, deadline, |names, request| {
+                for (slot, keys) in together(&homes, keys) {
+                    let mut get = cmd(if single { "GET" } else { "MGET" });
+                    for key in keys {
+                        get.arg(names.of(key));
+                    }
+                    request.command(slot, get);
+                }
+            })
+            .await?;
+        if single {
+            return Ok(replies);
+        }
+        let mut values = Vec::with_capacity(keys.len());
+        for ((_, keys), reply) in together(&homes, keys).zip(replies) {
+            match reply.and_then(|reply| array(reply, keys.len()).map_err(Failure::before)) {
+                Ok(found) => values.extend(found.into_iter().map(Ok)),
+                Err(failure) => values.extend(keys.iter().map(|_| Err(failure.clone()))),
+            }
+        }
+        Ok(values)
+    }
+
+    // Takes the reply to a new generation: what was there before.
+    async fn cleared(
+        &self,
+        home: Home<'_>,
+        new: Generation,
+        connection: u64,
+        reply: Reply,
+    ) -> Result<Option<Generation>> {
+        let mut reply = reply?;
+        let full = out_of_memory(&reply);
+        if full {
+            // A full server still removes; a lost generation comes back as a new one, and sweeping makes room.
+            let (place, slot) = self.client.layout().place(home.namespace, home.bucket());
+            let mut request = Request::new(Again::Yes);
+            let mut remove = cmd("GETDEL");
+            remove.arg(place);
+            request.command(slot, remove);
+            reply = one(self.client.exchange(&request, self.deadline()).await?)?;
+        }
+        if let Some(refusal) = refusal(&reply) {
+            return Err(refusal.error());
+        }
+        match full {
+            true => self.generations.forget(home.namespace, home.bucket()),
+            false => self.generations.set(home.namespace, home.bucket(), new, connection),
+        }
+        Ok(generation::read(&reply))
     }
 
     // A reply as the entry of a key. A string of another kind, another type and damage are no entry.
@@ -415,7 +463,7 @@ impl Inner {
             other => return Err(unexpected(&other)),
         };
         // There was a connection, so there is a base.
-        let base = self.client.time().base().ok_or_else(garbled)?;
+        let base = self.client.base(self.home(key).slot).ok_or_else(garbled)?;
         Ok(match self.look(key, bytes.into(), &base) {
             Look::Entry(entry) => Some(entry),
             _ => None,
@@ -452,7 +500,8 @@ impl Inner {
         deadline: Instant,
     ) -> Result<bool> {
         let mut request = Request::new(Again::No);
-        request.script(&scripts::REPLACE, &[names.of(key)], [start, value, lifetime.as_bytes()]);
+        let (slot, arguments) = (names.slot(key), [start, value, lifetime.as_bytes()]);
+        request.script(slot, &scripts::REPLACE, &[names.of(key)], arguments);
         let replies = self.client.exchange(&request, deadline).await.map_err(Failure::in_doubt)?;
         Ok(int(one(replies)?)? == 1)
     }
@@ -464,8 +513,8 @@ impl Inner {
         token: Token,
         marker: Option<(bool, Duration)>,
     ) -> Result<bool> {
-        let deadline = self.deadline();
-        let base = self.base(deadline).await?;
+        let (home, deadline) = (self.home(key), self.deadline());
+        let base = self.base(home, deadline).await?;
         let now = self.clock.now();
         let old = self.marker_start(token, &base);
         let (new, lifetime) = match marker {
@@ -477,9 +526,9 @@ impl Inner {
             _ => (Bytes::new(), "0".into()),
         };
         let (_, replies) = self
-            .run([key.namespace()], Again::Yes, deadline, |names, request| {
+            .run([home], Again::Yes, deadline, |names, request| {
                 let arguments = [b"marker".as_slice(), &old, &new, lifetime.as_bytes()];
-                request.script(&scripts::PUT, &[names.of(key)], arguments);
+                request.script(home.slot, &scripts::PUT, &[names.of(key)], arguments);
             })
             .await?;
         Ok(int(one(replies)?)? == 1)
@@ -501,10 +550,11 @@ impl Inner {
             .collect();
         let start = Sequence::start().get().to_string();
         let life = lifetime(self.mark_ttl.resolve(Ttl::STANDARD));
+        let home = self.client.layout().home_of(namespace);
         let outcome = self
-            .run([namespace.as_str()], Again::Yes, self.deadline(), |names, request| {
+            .run([home], Again::Yes, self.deadline(), |names, request| {
                 let names: Vec<String> = keys.iter().map(|key| names.of(key)).collect();
-                request.script(script, &names, [start.as_bytes(), life.as_bytes()]);
+                request.script(home.slot, script, &names, [start.as_bytes(), life.as_bytes()]);
             })
             .await;
         Ok(outcome?.1)
@@ -532,6 +582,23 @@ pub(crate) enum Look {
 // Milliseconds, rounded up, for ever as nothing and zero as `0`.
 pub(crate) fn lifetime(ttl: Option<Duration>) -> String {
     ttl.map(|ttl| ttl.as_nanos().div_ceil(1_000_000).to_string()).unwrap_or_default()
+}
+
+// Keys that follow each other and lie in one slot, and that slot: what one command can name. On one server, all of them.
+fn together<'a, K>(
+    homes: &'a [Home<'_>],
+    keys: &'a [K],
+) -> impl Iterator<Item = (u16, &'a [K])> + use<'a, K> {
+    let mut rest = keys;
+    homes.chunk_by(|one, other| one.slot == other.slot).map(move |homes| {
+        let (keys, others) = rest.split_at(homes.len());
+        rest = others;
+        (homes[0].slot, keys)
+    })
+}
+
+fn lost() -> Failure {
+    Failure::before(garbled())
 }
 
 // Keys, or names, in one command.

@@ -60,66 +60,88 @@ impl Sweeper {
     }
 }
 
-// One namespace after another, one pass over the server for all dead generations of one.
+// One namespace after another, one pass over each server for all dead generations of one.
 async fn run(sweeper: Arc<Sweeper>, client: Arc<Client>, limit: Duration) {
     while let Some((namespace, dead)) = sweeper.next() {
-        let mut cursor = Vec::from(*b"0");
-        let mut failures = 0;
-        loop {
-            match page(&client, limit, &namespace, &dead, &cursor).await {
-                Some(next) => {
-                    failures = 0;
-                    cursor = next;
-                    if cursor == b"0" {
-                        break;
-                    }
-                }
-                None if failures == MOST_FAILURES => {
-                    tracing::debug!(target: "larder::redis", "a sweep was given up; what it left ends by its lifetime");
-                    break;
-                }
-                None => {
-                    failures += 1;
-                    sleep(Duration::from_secs(1)).await;
+        for slot in client.slots() {
+            pass(&client, slot, limit, &namespace, &dead).await;
+        }
+    }
+}
+
+// Over the server where a slot is.
+async fn pass(
+    client: &Client,
+    slot: u16,
+    limit: Duration,
+    namespace: &str,
+    dead: &HashSet<Generation>,
+) {
+    let mut cursor = Vec::from(*b"0");
+    let mut failures = 0;
+    loop {
+        match page(client, slot, limit, namespace, dead, &cursor).await {
+            Some(next) => {
+                failures = 0;
+                cursor = next;
+                if cursor == b"0" {
+                    return;
                 }
             }
-            // Other work comes first.
-            sleep(Duration::from_millis(1)).await;
+            None if failures == MOST_FAILURES => {
+                tracing::debug!(target: "larder::redis", "a sweep was given up; what it left ends by its lifetime");
+                return;
+            }
+            None => {
+                failures += 1;
+                sleep(Duration::from_secs(1)).await;
+            }
         }
+        // Other work comes first.
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
 async fn page(
     client: &Client,
+    slot: u16,
     limit: Duration,
     namespace: &str,
     dead: &HashSet<Generation>,
     cursor: &[u8],
 ) -> Option<Vec<u8>> {
-    let start = |generation: &dyn std::fmt::Display| format!("{namespace}:{generation}:");
     let pattern = match dead.iter().next() {
-        Some(only) if dead.len() == 1 => start(only),
-        _ => start(&"?".repeat(16)),
+        Some(only) if dead.len() == 1 => only.to_string(),
+        _ => "?".repeat(16),
     };
     let mut request = Request::new(Again::Yes);
     let mut scan = cmd("SCAN");
-    scan.arg(cursor).arg("MATCH").arg(format!("{pattern}*")).arg("COUNT").arg(PAGE);
-    request.command(scan);
+    scan.arg(cursor).arg("MATCH").arg(format!("{namespace}:{pattern}:*")).arg("COUNT").arg(PAGE);
+    request.command(slot, scan);
     let replies = client.exchange(&request, Instant::now() + limit).await.ok()?;
     let (next, names) = scanned(replies.into_iter().next()?)?;
 
-    let starts: Vec<String> = dead.iter().map(|generation| start(generation)).collect();
-    let ours = |name: &Vec<u8>| starts.iter().any(|start| name.starts_with(start.as_bytes()));
-    let names: Vec<Vec<u8>> = names.into_iter().filter(ours).collect();
-    if !names.is_empty() {
+    let layout = client.layout();
+    let ours = |name: &Vec<u8>| {
+        let text = std::str::from_utf8(name).ok()?;
+        let generation = text.strip_prefix(namespace)?.strip_prefix(':')?.get(..16)?;
+        let ours = dead.contains(&Generation::parse(generation)?);
+        ours.then(|| layout.slot_of_name(text))
+    };
+    let mut dead: Vec<(u16, &Vec<u8>)> =
+        names.iter().filter_map(|name| Some((ours(name)?, name))).collect();
+    if !dead.is_empty() {
+        dead.sort_unstable();
         let mut request = Request::new(Again::Yes);
-        let mut unlink = cmd("UNLINK");
-        for name in &names {
-            unlink.arg(&name[..]);
+        for dead in dead.chunk_by(|one, other| one.0 == other.0) {
+            let mut unlink = cmd("UNLINK");
+            for (_, name) in dead {
+                unlink.arg(&name[..]);
+            }
+            request.command(dead[0].0, unlink);
         }
-        request.command(unlink);
         let replies = client.exchange(&request, Instant::now() + limit).await.ok()?;
-        if !matches!(replies.first(), Some(Value::Int(_))) {
+        if !replies.iter().all(|reply| matches!(reply, Value::Int(_))) {
             return None;
         }
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::generation::Names;
 use crate::reply::{ambiguous, copy, garbled, out_of_memory, unexpected};
-use crate::request::{Again, Failure, Request};
+use crate::request::{Again, Failure, Reply, Request};
 use crate::store::{BATCH, Inner, Look, lifetime};
 use crate::{NAME, scripts};
 
@@ -31,8 +31,25 @@ struct Write {
 }
 
 impl Write {
+    fn unsent(item: Put, error: Error) -> Self {
+        Write {
+            key: item.key,
+            when: item.when,
+            compared: Bytes::new(),
+            value: Bytes::new(),
+            lifetime: String::new(),
+            revision: Revision::NONE,
+            failed: Some(error),
+        }
+    }
+
     fn removes(&self) -> bool {
         self.lifetime == "0"
+    }
+
+    // Why it cannot be sent now.
+    fn outage(&self) -> Option<&Error> {
+        self.failed.as_ref().filter(|error| error.is_outage())
     }
 
     // A value that is too large removes what was there; one that cannot be encoded changes nothing.
@@ -49,7 +66,7 @@ impl Write {
     }
 
     fn add_to(&self, request: &mut Request, names: &Names) {
-        let name = names.of(&self.key);
+        let (name, slot) = (names.of(&self.key), names.slot(&self.key));
         let condition = match self.when {
             When::Always => {
                 let mut command = cmd(if self.removes() { "UNLINK" } else { "SET" });
@@ -60,7 +77,7 @@ impl Write {
                         command.arg("PX").arg(&self.lifetime);
                     }
                 }
-                return request.command(command);
+                return request.command(slot, command);
             }
             When::Absent => "absent",
             When::Present => "present",
@@ -69,7 +86,7 @@ impl Write {
         };
         let with = &self.compared[..];
         let arguments = [condition.as_bytes(), with, &self.value, self.lifetime.as_bytes()];
-        request.script(&scripts::PUT, &[name], arguments);
+        request.script(slot, &scripts::PUT, &[name], arguments);
     }
 }
 
@@ -79,16 +96,19 @@ impl Inner {
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let deadline = self.deadline();
-            let base = self.base(deadline).await?;
             let mut bytes = 0;
             let mut writes = Vec::new();
             while bytes < BATCH_BYTES && writes.len() < BATCH {
                 let Some(item) = items.next() else { break };
-                let write = self.write_of(item, &base);
+                // One that cannot be timed cannot be sent either.
+                let write = match self.base(self.home(&item.key), deadline).await {
+                    Ok(base) => self.write_of(item, &base),
+                    Err(error) => Write::unsent(item, error),
+                };
                 bytes += write.value.len();
                 writes.push(write);
             }
-            outcomes.extend(self.write_batch(&writes, deadline, &base).await?);
+            outcomes.extend(self.write_batch(&writes, deadline).await?);
         }
         Ok(outcomes)
     }
@@ -132,43 +152,72 @@ impl Inner {
         write
     }
 
+    // Fails as a whole when nothing of it was sent.
     async fn write_batch(
         &self,
         writes: &[Write],
         deadline: Instant,
-        base: &TimeBase,
     ) -> Result<Vec<Result<Outcome>>> {
+        if let Some(error) = writes.iter().map(Write::outage).reduce(Option::and).flatten() {
+            return Err(copy(error));
+        }
         let mut outcomes: Vec<Option<Result<Outcome>>> = writes.iter().map(Write::early).collect();
-        let sent: Vec<usize> =
-            (0..writes.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let sent: Vec<&Write> = writes.iter().filter(|write| write.early().is_none()).collect();
+        let mut told = Vec::with_capacity(sent.len());
         if !sent.is_empty() {
-            let namespaces = sent.iter().map(|index| writes[*index].key.namespace());
+            let homes = sent.iter().map(|write| self.home(&write.key));
             let done = self
-                .run(namespaces, Again::No, deadline, |names, request| {
-                    for index in &sent {
-                        writes[*index].add_to(request, names);
+                .run_each(homes, Again::No, deadline, |names, request| {
+                    for write in &sent {
+                        write.add_to(request, names);
                     }
                 })
                 .await;
-            let (names, replies) = match done {
-                Ok(done) => done,
-                Err(failure) if failure.sent => {
-                    let lost: Vec<&Write> = sent.iter().map(|index| &writes[*index]).collect();
-                    let outcomes_of_lost = self.learn(&lost, failure).await?;
-                    for (index, outcome) in sent.iter().zip(outcomes_of_lost) {
-                        outcomes[*index] = Some(outcome);
+            match done {
+                Ok((names, replies)) => {
+                    let unsent = |reply: &Reply| reply.as_ref().is_err_and(|why| !why.sent);
+                    if sent.len() == writes.len() && replies.iter().all(unsent) {
+                        return Err(replies
+                            .into_iter()
+                            .find_map(Result::err)
+                            .map_or_else(garbled, Error::from));
                     }
-                    return Ok(outcomes.into_iter().flatten().collect());
+                    self.drop_strays(&names, sent.iter().map(|write| &write.key), deadline).await;
+                    told = self.settle_all(&sent, replies, &names, deadline).await;
                 }
                 Err(failure) => return Err(failure.error),
-            };
-            self.drop_strays(&names, sent.iter().map(|index| &writes[*index].key), deadline).await;
-            for (index, reply) in sent.iter().zip(replies) {
-                let outcome = self.settle(&writes[*index], reply, &names, base, deadline).await;
-                outcomes[*index] = Some(outcome);
             }
         }
-        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(garbled()))).collect())
+        let mut told = told.into_iter();
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
+            *outcome = told.next();
+        }
+        let outcomes = outcomes.into_iter();
+        Ok(outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(garbled()))).collect())
+    }
+
+    async fn settle_all(
+        &self,
+        sent: &[&Write],
+        replies: Vec<Reply>,
+        names: &Names,
+        deadline: Instant,
+    ) -> Vec<Result<Outcome>> {
+        let mut outcomes = Vec::with_capacity(sent.len());
+        let mut lost: Vec<(&Write, Failure)> = Vec::new();
+        for (write, reply) in sent.iter().zip(replies) {
+            outcomes.push(match reply {
+                Ok(reply) => Some(self.settle(write, reply, names, deadline).await),
+                Err(failure) if failure.sent => {
+                    lost.push((write, failure));
+                    None
+                }
+                Err(failure) => Some(Err(failure.error)),
+            });
+        }
+        let mut learned = self.learn(&lost).await.into_iter();
+        let outcomes = outcomes.into_iter().map(|outcome| outcome.or_else(|| learned.next()));
+        outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(garbled()))).collect()
     }
 
     // The outcome of one write from its reply.
@@ -177,7 +226,6 @@ impl Inner {
         write: &Write,
         reply: Value,
         names: &Names,
-        base: &TimeBase,
         deadline: Instant,
     ) -> Result<Outcome> {
         let outcome = match reply {
@@ -187,7 +235,8 @@ impl Inner {
             Value::Int(0) => Outcome::Refused,
             Value::BulkString(start) => {
                 let start = Bytes::from(start);
-                if self.is_record(&write.key, &start, base) {
+                let base = self.base(self.home(&write.key), deadline).await?;
+                if self.is_record(&write.key, &start, &base) {
                     return Ok(Outcome::Refused);
                 }
                 let (value, life) = (&write.value, &write.lifetime);
@@ -245,44 +294,47 @@ impl Inner {
         keys: impl IntoIterator<Item = &'a Key>,
         deadline: Instant,
     ) {
-        let strays: Vec<String> = keys.into_iter().flat_map(|key| names.earlier_of(key)).collect();
-        if strays.is_empty() {
-            return;
-        }
-        let mut unlink = cmd("UNLINK");
-        for stray in strays {
-            unlink.arg(stray);
-        }
         let mut request = Request::new(Again::Yes);
-        request.command(unlink);
-        let _ = self.client.exchange(&request, deadline).await;
+        for key in keys {
+            for stray in names.earlier_of(key) {
+                let mut unlink = cmd("UNLINK");
+                unlink.arg(stray);
+                request.command(names.slot(key), unlink);
+            }
+        }
+        if request.len() > 0 {
+            let _ = self.client.exchange(&request, deadline).await;
+        }
     }
 
     // What became of writes whose replies were lost: a revision of ours on the server tells that it was stored.
-    async fn learn(&self, lost: &[&Write], failure: Failure) -> Result<Vec<Result<Outcome>>> {
-        let conditional = lost.iter().any(|write| write.when != When::Always);
-        if failure.late && !conditional {
-            return Err(failure.error);
-        }
-        let found = self
-            .run(
-                lost.iter().map(|write| write.key.namespace()),
-                Again::Yes,
-                self.deadline(),
-                |names, request| {
-                    for write in lost {
+    async fn learn(&self, lost: &[(&Write, Failure)]) -> Vec<Result<Outcome>> {
+        // One without a condition that used up its time has no more time to learn what it may not need to know.
+        let asks =
+            |(write, failure): &&(&Write, Failure)| write.when != When::Always || !failure.late;
+        let asked: Vec<&(&Write, Failure)> = lost.iter().filter(asks).collect();
+        let mut found = Vec::new();
+        if !asked.is_empty() {
+            let homes = asked.iter().map(|(write, _)| self.home(&write.key));
+            let answers = self
+                .run_each(homes, Again::Yes, self.deadline(), |names, request| {
+                    for (write, _) in &asked {
                         let mut get = cmd("GETRANGE");
                         get.arg(names.of(&write.key)).arg(0).arg(63);
-                        request.command(get);
+                        request.command(names.slot(&write.key), get);
                     }
-                },
-            )
-            .await;
-        let mut found = found.map(|(_, replies)| replies).unwrap_or_default();
-        found.resize(lost.len(), Value::Nil);
-        let outcome = |(write, value): (&&Write, &Value)| {
-            let revision = match value {
-                Value::BulkString(start) if start.starts_with(envelope::MAGIC) => start.get(48..64),
+                })
+                .await;
+            found = answers.map(|(_, replies)| replies).unwrap_or_default();
+        }
+        let mut found = found.into_iter();
+        let outcome = |one: &(&Write, Failure)| {
+            let (write, failure) = one;
+            let value = if asks(&one) { found.next().and_then(Result::ok) } else { None };
+            let revision = match &value {
+                Some(Value::BulkString(start)) if start.starts_with(envelope::MAGIC) => {
+                    start.get(48..64)
+                }
                 _ => None,
             };
             let mine = !write.removes() && write.revision != Revision::NONE;
@@ -294,6 +346,6 @@ impl Inner {
             }
             Err(ambiguous())
         };
-        Ok(lost.iter().zip(&found).map(outcome).collect())
+        lost.iter().map(outcome).collect()
     }
 }

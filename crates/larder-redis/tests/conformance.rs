@@ -1,4 +1,5 @@
 //! The whole conformance suite on a real server.
+#![allow(clippy::print_stdout)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,4 +64,14 @@ async fn batches_are_one_round_trip_each() {
         let harness = made(server, url).await.with_round_trips(proxy.exchange_count());
         (check.run)(&harness).await;
     }
+}
+
+// Debian 12 has no Valkey, so this is no test there; `LARDER_REDIS_SERVER=valkey-server` runs all of them on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_suite_on_valkey_too_where_it_is_installed() {
+    let Some(valkey) = RedisServer::options().valkey() else {
+        return println!("valkey-server is not on the path");
+    };
+    let server = Arc::new(valkey.start().await);
+    suite::run_all(4, async || made(server.clone(), server.url()).await).await;
 }

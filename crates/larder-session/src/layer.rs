@@ -77,6 +77,9 @@ pub(crate) struct Common {
 pub(crate) const SPLITS: &str = "sessions cannot live in a store that another one stands in for (failover:), where \
      what was ended in the one would go on in the other; give them a cache of their own over one store";
 
+pub(crate) const DELAYED: &str = "sessions cannot live in a store whose reads may be behind (read=replica), where what was \
+     ended would go on for a while; give them a cache of their own that reads the primary";
+
 const TURNS: usize = 64;
 // Room for the envelope and the key.
 const OVERHEAD: u64 = 1024;
@@ -104,10 +107,13 @@ impl SessionLayer {
     ///
     /// # Panics
     ///
-    /// When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
+    /// When the store's reads [may be behind](larder_core::Abilities::read_delay), as those from a replica are: a session
+    /// that was ended would go on for a while. When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
     /// is: a session that was ended in the one place would go on in the other.
     pub fn new(cache: &Cache) -> Self {
-        assert!(!cache.store().abilities().splits, "SessionLayer::new: {SPLITS}");
+        let abilities = cache.store().abilities();
+        assert!(!abilities.splits, "SessionLayer::new: {SPLITS}");
+        assert!(abilities.read_delay.is_zero(), "SessionLayer::new: {DELAYED}");
         let store = own_namespace(cache.store());
         let clock = store.clock().clone();
         SessionLayer::with_place(Some(store), clock, None)

@@ -136,6 +136,9 @@ impl Sealed {
         if self.users.as_ref().is_some_and(|users| users.abilities().splits) {
             return Err(Error::saying(ErrorKind::Configuration, crate::layer::SPLITS));
         }
+        if self.users.as_ref().is_some_and(|users| !users.abilities().read_delay.is_zero()) {
+            return Err(Error::saying(ErrorKind::Configuration, crate::layer::DELAYED));
+        }
         if self.ring.0.iter().enumerate().any(double) {
             let words = "a key is in the ring twice: take the older one out";
             return Err(Error::saying(ErrorKind::Configuration, words));

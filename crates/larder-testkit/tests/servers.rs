@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use larder_testkit::servers::{MemcachedServer, PostgresServer, RedisServer};
+use larder_testkit::servers::{
+    MemcachedServer, PostgresServer, RedisCluster, RedisSentinels, RedisServer,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -130,4 +132,48 @@ async fn ssl_question(address: &str) -> std::io::Result<u8> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
     stream.read_u8().await
+}
+
+#[tokio::test]
+async fn a_redis_cluster_has_its_slots_and_a_primary_that_dies_is_replaced() {
+    let mut cluster = RedisCluster::options().node_timeout(Duration::from_secs(1)).start().await;
+    // foo lies in slot 12182.
+    assert_eq!(RedisCluster::first_owner(12_182), 2);
+    let set = ["SET", "foo", "v"];
+    assert_eq!(cluster.nodes()[2].command(&set).await.unwrap(), b"+OK\r\n");
+    let moved = cluster.nodes()[0].command(&set).await.unwrap();
+    let owner = cluster.nodes()[2].address();
+    assert_eq!(String::from_utf8_lossy(&moved), format!("-MOVED 12182 {owner}\r\n"));
+
+    cluster.move_slot(12_182, 2, 0, async || {}).await;
+    assert_eq!(cluster.nodes()[0].command(&["GET", "foo"]).await.unwrap(), b"$1\r\nv\r\n");
+
+    cluster.nodes_mut()[1].kill();
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    let promoted = async || {
+        let reply = cluster.nodes()[4].command(&["ROLE"]).await.unwrap();
+        String::from_utf8_lossy(&reply).contains("master")
+    };
+    while !promoted().await {
+        assert!(tokio::time::Instant::now() < until, "no replica was promoted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn sentinels_choose_another_primary() {
+    let mut sentinels = RedisSentinels::start().await;
+    let first = sentinels.servers()[0].port().to_string();
+    let told = async |sentinels: &RedisSentinels| {
+        let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", RedisSentinels::PRIMARY];
+        let reply = sentinels.sentinels()[1].command(&question).await.unwrap();
+        String::from_utf8_lossy(&reply).lines().nth(4).unwrap_or_default().to_owned()
+    };
+    assert_eq!(told(&sentinels).await, first);
+    sentinels.servers_mut()[0].kill();
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    while told(&sentinels).await == first {
+        assert!(tokio::time::Instant::now() < until, "no replica was promoted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

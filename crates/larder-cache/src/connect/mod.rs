@@ -22,6 +22,8 @@ impl Cache {
     /// | `memory://` | this process's memory; `max_bytes` (64 MiB) bounds it, `default_ttl` (5 m) is what values live |
     /// | `file:///var/cache/shop?namespace=shop` | a directory, shared by the processes of one host; feature `file` |
     /// | `redis://host:port/db?namespace=shop` | Redis or Valkey; `rediss://` with TLS, `redis+unix:///path` over a socket; feature `redis` |
+    /// | `redis+sentinel://h1,h2,h3/mymaster/0?namespace=shop` | the primary that sentinels tell, wherever it is; feature `redis` |
+    /// | `redis+cluster://h1,h2,h3?namespace=shop` | a Redis or Valkey cluster, of which these are some nodes; feature `redis` |
     /// | `sqlite://cache.db?namespace=shop` | a SQLite file, shared by the processes of one host; feature `sqlite` |
     /// | `postgres://user:password@host:port/database?namespace=shop` | a table on a PostgreSQL server (`create=true` makes it); feature `postgres` |
     /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |

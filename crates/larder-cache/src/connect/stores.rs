@@ -7,10 +7,11 @@ use super::{Opened, wrong};
 use crate::erased::AnyBackend;
 
 pub(super) async fn open(url: &str) -> Result<Opened> {
-    // As it was written: Memcached's names several hosts, which a URL cannot, and a file's path may be relative, which
-    // the parser makes absolute.
+    // As it was written: Memcached's and Redis' may name several hosts, which a URL cannot, and a file's path may be
+    // relative, which the parser makes absolute.
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("memcached" | "memcached+unix") => return memcached(url).await,
+        Some(scheme) if speaks_redis(scheme) => return redis(url).await,
         Some("sqlite") => return sqlite(url).await,
         Some("postgres" | "postgresql") => return postgres(url).await,
         _ => {}
@@ -22,12 +23,17 @@ pub(super) async fn open(url: &str) -> Result<Opened> {
     })?;
     match parsed.scheme() {
         "memory" => memory(&parsed),
-        "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => redis(&parsed).await,
         "file" => file(url),
         _ => Err(wrong(
-            "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached://, sqlite://, postgres:// and file://, and tiered:, failover: and writethrough: before two of them",
+            "unknown kind of cache URL; there are memory://, redis://, rediss://, redis+sentinel://, redis+cluster://, memcached://, sqlite://, postgres:// and file://, and tiered:, failover: and writethrough: before two of them",
         )),
     }
+}
+
+// `rediss+sentinel` and the like: what is behind the plus is the backend's to read.
+fn speaks_redis(scheme: &str) -> bool {
+    let speaks = scheme.split_once('+').map_or(scheme, |(speaks, _)| speaks);
+    matches!(speaks, "redis" | "rediss" | "valkey" | "valkeys" | "unix")
 }
 
 impl Opened {
@@ -84,8 +90,8 @@ fn memory(_: &Url) -> Result<Opened> {
 pub(super) type AnyBus = larder_redis::RedisBus;
 
 #[cfg(feature = "redis")]
-async fn redis(url: &Url) -> Result<Opened> {
-    let builder = larder_redis::RedisBackend::builder().url(url.as_str())?;
+async fn redis(url: &str) -> Result<Opened> {
+    let builder = larder_redis::RedisBackend::builder().url(url)?;
     let namespace = named(builder.namespace(), "redis", "server")?;
     let backend = builder.connect().await?;
     let bus = Some(backend.bus(&namespace));
@@ -93,7 +99,7 @@ async fn redis(url: &Url) -> Result<Opened> {
 }
 
 #[cfg(not(feature = "redis"))]
-async fn redis(_: &Url) -> Result<Opened> {
+async fn redis(_: &str) -> Result<Opened> {
     lacks("redis", "redis")
 }
 

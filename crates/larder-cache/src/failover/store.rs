@@ -171,6 +171,7 @@ impl<P: Backend, S: Backend> Backend for Failover<P, S> {
             precision: first.precision.max(second.precision),
             max_bytes: first.max_bytes.into_iter().chain(second.max_bytes).min(),
             clear_delay: first.clear_delay.max(second.clear_delay),
+            read_delay: first.read_delay.max(second.read_delay),
             default_ttl: first.default_ttl,
             splits: true,
         }

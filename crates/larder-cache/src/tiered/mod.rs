@@ -187,6 +187,11 @@ impl<B: Backend> TieredBuilder<B> {
         if abilities.local {
             return Err(wrong("a near store before one that is in memory itself saves nothing"));
         }
+        if !abilities.read_delay.is_zero() {
+            return Err(wrong(
+                "a near store would keep what a replica is late to forget; read the store behind it from its primary (read=primary)",
+            ));
+        }
         if self.ceiling < SHORTEST {
             return Err(wrong("ceiling must be at least 10ms; without a near store there is none"));
         }

@@ -25,6 +25,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
             follows_clock: durable.follows_clock && cache.follows_clock,
             precision: durable.precision.max(cache.precision),
             clear_delay: durable.clear_delay.max(cache.clear_delay),
+            read_delay: durable.read_delay.max(cache.read_delay),
             ..durable
         }
     }

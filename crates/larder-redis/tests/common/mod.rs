@@ -7,11 +7,17 @@ use std::time::Duration;
 use larder_core::{Backend, Encoded, Entry, Error, Generation, Key, Namespace, When};
 use larder_redis::RedisBackend;
 use larder_testkit::servers::RedisServer;
-use larder_testkit::verbs;
+use larder_testkit::{Sizes, verbs};
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// For the suite on many servers at once; `scripts/soak` sets the large ones.
+pub(crate) fn small_sizes() -> Sizes {
+    let set = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    Sizes { races: set("LARDER_RACES").unwrap_or(200), drops: set("LARDER_DROPS").unwrap_or(1_000) }
+}
 
 /// A connection of another client.
 pub(crate) async fn raw(server: &RedisServer) -> MultiplexedConnection {

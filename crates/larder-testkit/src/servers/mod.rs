@@ -9,7 +9,11 @@ mod port;
 mod postgres;
 mod process;
 mod redis;
+mod redis_cluster;
+mod redis_sentinels;
 
 pub use memcached::{MemcachedOptions, MemcachedServer};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::{RedisOptions, RedisServer};
+pub use redis_cluster::{RedisCluster, RedisClusterOptions};
+pub use redis_sentinels::RedisSentinels;

@@ -120,13 +120,16 @@ pub(super) fn find_in(
         assert!(path.exists(), "{variable} names {}, which is not there", path.display());
         return path;
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    names
-        .iter()
-        .flat_map(|name| {
-            let all = std::env::split_paths(&path).chain(folders.iter().cloned());
-            all.map(move |folder| folder.join(name))
-        })
-        .find(|candidate| candidate.is_file())
+    on_path(names, folders)
         .unwrap_or_else(|| panic!("none of {names:?} is installed. {advice}, or set {variable}"))
+}
+
+/// The first of these programs that is on the path, or in one of these folders.
+pub(super) fn on_path(names: &[&str], folders: &[PathBuf]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = names.iter().flat_map(|name| {
+        let all = std::env::split_paths(&path).chain(folders.iter().cloned());
+        all.map(move |folder| folder.join(name))
+    });
+    candidates.into_iter().find(|candidate| candidate.is_file())
 }

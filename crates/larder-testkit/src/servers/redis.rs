@@ -1,10 +1,11 @@
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::daemon::Daemon;
-use super::process::find;
+use super::process::{find, on_path};
 
 /// How a [`RedisServer`] is started.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +13,9 @@ pub struct RedisOptions {
     args: Vec<String>,
     password: Option<String>,
     user: Option<(String, String)>,
+    sentinel: bool,
+    // Another one than the usual.
+    program: Option<PathBuf>,
 }
 
 impl RedisOptions {
@@ -45,25 +49,37 @@ impl RedisOptions {
         self.directive("user", &words)
     }
 
+    /// The same with Valkey, where `valkey-server` is on the path; `None` where it is not. Debian 12 does not have it.
+    pub fn valkey(self) -> Option<Self> {
+        let program = on_path(&["valkey-server"], &[])?;
+        Some(RedisOptions { program: Some(program), ..self })
+    }
+
     /// Starts a server so.
     ///
     /// # Panics
     ///
     /// When no server is installed, or it does not start.
     pub async fn start(self) -> RedisServer {
-        let binary = find(
-            "LARDER_REDIS_SERVER",
-            &["redis-server", "valkey-server"],
-            "Install it with `apt-get install redis-server` or `brew install redis`",
-        );
         for _ in 0..10 {
-            let daemon = Daemon::new("redis", &binary);
-            let mut server = RedisServer { daemon, options: self.clone() };
+            let mut server = self.clone().prepare();
             if server.run().await {
                 return server;
             }
         }
         panic!("somebody takes every port before the server does");
+    }
+
+    /// A server that has its port and its directory, and does not run yet.
+    pub(super) fn prepare(self) -> RedisServer {
+        let program = self.program.clone().unwrap_or_else(binary);
+        let daemon = Daemon::new("redis", &program);
+        RedisServer { daemon, options: self }
+    }
+
+    /// One that is a sentinel: all that it is told stands in the file `sentinel.conf` of its directory.
+    pub(super) fn sentinel() -> Self {
+        RedisOptions { sentinel: true, ..RedisOptions::default() }
     }
 }
 
@@ -161,8 +177,7 @@ impl RedisServer {
 
     /// Sends one command with the credentials of [`RedisServer::url`], and gives the raw reply.
     ///
-    /// Waits until the reply's end cannot be doubted for simple ones (`+OK`, `:1`, `$3…`); for arrays, what the first
-    /// packets hold. Enough to set up a test, not a client.
+    /// Enough to set up a test, not a client.
     ///
     /// # Errors
     ///
@@ -171,8 +186,15 @@ impl RedisServer {
         command_at(self.port(), &self.options, parts).await
     }
 
-    // False when the port was taken.
-    async fn run(&mut self) -> bool {
+    pub(super) fn directory(&self) -> &Path {
+        self.daemon.directory()
+    }
+
+    fn args(&self) -> Vec<String> {
+        if self.options.sentinel {
+            let file = self.daemon.directory().join("sentinel.conf").display().to_string();
+            return vec![file, "--sentinel".to_owned()];
+        }
         let (port, folder) = (self.port(), self.daemon.directory().display().to_string());
         let fixed = [
             "--port",
@@ -189,7 +211,12 @@ impl RedisServer {
             "no",
         ];
         let fixed = fixed.map(str::to_owned);
-        let args: Vec<String> = fixed.into_iter().chain(self.options.args.clone()).collect();
+        fixed.into_iter().chain(self.options.args.clone()).collect()
+    }
+
+    // False when the port was taken.
+    pub(super) async fn run(&mut self) -> bool {
+        let (port, args) = (self.port(), self.args());
         // Any answer but "loading" will do; credentials may be wrong on purpose.
         let ready = async || {
             let reply = command_at(port, &self.options, &["PING"]).await;
@@ -197,6 +224,14 @@ impl RedisServer {
         };
         self.daemon.run(&args, ready).await
     }
+}
+
+fn binary() -> PathBuf {
+    find(
+        "LARDER_REDIS_SERVER",
+        &["redis-server", "valkey-server"],
+        "Install it with `apt-get install redis-server` or `brew install redis`",
+    )
 }
 
 async fn command_at<P: AsRef<[u8]>>(
@@ -237,16 +272,47 @@ async fn send<P: AsRef<[u8]>>(stream: &mut TcpStream, parts: &[P]) -> std::io::R
     Ok(reply)
 }
 
-// Whether a reply has come to its end. Arrays are taken as they come.
+// Whether a reply has come to its end.
 fn whole(reply: &[u8]) -> bool {
-    let Some(line) = reply.windows(2).position(|two| two == b"\r\n") else { return false };
+    end(reply).is_some()
+}
+
+// Where the first value of these bytes ends, if it does.
+fn end(reply: &[u8]) -> Option<usize> {
+    let line = reply.windows(2).position(|two| two == b"\r\n")?;
+    let number = || std::str::from_utf8(&reply[1..line]).ok()?.parse::<usize>().ok();
+    let mut at = line + 2;
     match reply[0] {
-        b'$' => {
-            let length =
-                std::str::from_utf8(&reply[1..line]).ok().and_then(|n| n.parse::<i64>().ok());
-            let length = length.and_then(|n| usize::try_from(n).ok());
-            length.is_none_or(|length| reply.len() >= line + 2 + length + 2)
+        // A length below zero stands for nothing.
+        b'$' => at += number().map_or(0, |length| length + 2),
+        b'*' => {
+            for _ in 0..number().unwrap_or(0) {
+                at += end(reply.get(at..)?)?;
+            }
         }
-        _ => true,
+        _ => {}
+    }
+    (reply.len() >= at).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_end_where_they_end() {
+        for text in [
+            "+OK\r\n",
+            "$-1\r\n",
+            "$3\r\na\rb\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*2\r\n:1\r\n*1\r\n$1\r\nx\r\n",
+        ] {
+            assert_eq!(end(text.as_bytes()), Some(text.len()), "{text:?}");
+            for cut in 0..text.len() {
+                assert!(!whole(&text.as_bytes()[..cut]), "{text:?} cut after {cut}");
+            }
+        }
     }
 }

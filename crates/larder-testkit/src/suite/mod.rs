@@ -37,6 +37,7 @@ use crate::Harness;
 
 #[doc(hidden)]
 pub use run::run;
+pub use run::run_all;
 
 /// One check of the suite, for those who want to run it themselves.
 pub struct Check<B> {
