@@ -26,9 +26,13 @@ impl Service {
     }
 
     pub(crate) async fn over(cache: Cache) -> Self {
+        Service::with(cache, false).await
+    }
+
+    pub(crate) async fn with(cache: Cache, https: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let users = accounts::users::Users::open(&folder.path().join("accounts.db")).unwrap();
-        let app = accounts::app(users, accounts::sessions(&cache, false).unwrap());
+        let app = accounts::app(users, accounts::sessions(&cache, https).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
