@@ -1,5 +1,7 @@
 //! Ids: what the cookie carries, and the names that are made of it.
 
+use std::time::SystemTime;
+
 use larder_core::{Key, Namespace};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -164,6 +166,16 @@ impl Names {
         blake3::keyed_hash(&self.device, record).to_hex()[..16].to_owned()
     }
 }
+
+/// Names by a secret that is not the present one any more, or not yet.
+#[derive(Clone)]
+pub(crate) struct Accepted {
+    pub(crate) names: Names,
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// Whose names a session is known by: 0 the present secret's, from 1 on those of the others, in order.
+pub(crate) type Era = usize;
 
 /// Where the list of a user's sessions is kept.
 pub(crate) fn list_key(namespace: &Namespace, slot: Slot) -> Result<Key> {

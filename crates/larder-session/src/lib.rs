@@ -121,9 +121,10 @@
 //!
 //! [`coming_from`] maps what tower-sessions, axum-session and Django call things.
 //!
-//! # Does not (yet)
+//! # Keys
 //!
-//! Write-through to a durable store, and rotation of [`SessionLayer::secret`].
+//! Stores see names that [`SessionLayer::secret`] makes of ids; [`SessionLayer::accept_secret`] changes it without signing
+//! anybody out. Sealed cookies have a [`KeyRing`].
 
 #![forbid(unsafe_code)]
 
@@ -140,6 +141,8 @@ mod flash;
 mod future;
 mod id;
 mod layer;
+mod look;
+mod moving;
 mod record;
 mod seal;
 mod service;
