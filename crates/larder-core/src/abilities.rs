@@ -40,6 +40,9 @@ pub struct Abilities {
     /// Is in more than one place, one after the other, and conditions hold within one of them: what must not be lost or
     /// brought back, a session or a lock that protects more than work, does not belong here.
     pub splits: bool,
+    /// Reads may be answered by copies elsewhere. A removal drops those of its key, and fails if it cannot, although the
+    /// entry is gone; what replaces an entry tries to.
+    pub copies: bool,
     /// What [`Ttl::Default`] stands for here.
     pub default_ttl: Ttl,
 }
@@ -57,6 +60,7 @@ impl Default for Abilities {
             max_bytes: None,
             clear_delay: Duration::ZERO,
             splits: false,
+            copies: false,
             default_ttl: Ttl::STANDARD,
         }
     }

@@ -137,7 +137,7 @@ fn sealed(shared: &Shared, seal: &Seal, base: &Base) -> Result<Effect> {
         return Err(Error::saying(ErrorKind::TooLarge, words));
     }
     let browser = expiry(shared, &base.alive).browser;
-    Ok(Effect::Set(value, (!browser).then_some(left)))
+    Ok(Effect::Set(shared.config.jar.set(&value, (!browser).then_some(left))))
 }
 
 /// A session that goes on under another name, or ended, needs no place in its user's list any more.
@@ -279,9 +279,15 @@ async fn rotate(
         withdraw(shared, &new).await;
         return Err(error);
     }
+    // While copies cannot be dropped, nothing is begun: the old id would be valid elsewhere, and the visitor without one.
+    if let Err(error) = confirm(shared, &base.key).await {
+        withdraw(shared, &new).await;
+        return Err(error);
+    }
     let stone = Record::Rotated(name(&new.key));
     let buried = bury(shared, &base.key, stone, When::Revision(base.revision)).await;
     if let Ok(Outcome::Stored) = buried {
+        confirm(shared, &base.key).await?;
         forget(shared, Some(base)).await;
         return Ok(Some(new));
     }
@@ -312,7 +318,8 @@ pub(crate) async fn kill(
             None => {
                 let Some(entry) = store.get(&key, &[]).await?.entry else { return Ok(()) };
                 match entry.downcast_or(Record::decode).as_deref() {
-                    Some(Record::Destroyed) => return Ok(()),
+                    // Also by a sign-out that could not drop its copies, and is repeated now.
+                    Some(Record::Destroyed) => return confirm(shared, &key).await,
                     Some(Record::Rotated(name) | Record::Moved(name, _)) => {
                         key = named(store.namespace(), name)?;
                         continue;
@@ -331,7 +338,7 @@ pub(crate) async fn kill(
                     users::forget(shared, shared.names(era).slot(&user), name(&key)).await;
                 }
             }
-            return Ok(());
+            return confirm(shared, &key).await;
         }
     }
     Err(Error::new(ErrorKind::Conflict))
@@ -370,6 +377,17 @@ async fn put(
     })
 }
 
+/// Fails unless what was ended under that key is ended in every copy: nobody is told that they are out while another node
+/// may let them in. Doing it again is safe. Costs nothing where a store has no copies.
+pub(crate) async fn confirm(shared: &Shared, key: &Key) -> Result<()> {
+    let store = shared.config.store()?;
+    if store.abilities().copies {
+        // Removes nothing, since nobody has that revision, and drops the copies.
+        store.remove(key, Some(Revision::random())).await?;
+    }
+    Ok(())
+}
+
 async fn bury(shared: &Shared, key: &Key, stone: Record, when: When) -> Result<Outcome> {
     let ttl = Ttl::For(shared.config.tombstone);
     Ok(shared.config.store()?.put(key, Entry::live(Arc::new(stone)), ttl, when).await?)
@@ -388,15 +406,12 @@ pub(crate) fn announce(shared: &Shared, base: &Base) -> Effect {
     let alive = &base.alive;
     let lifetime = (!expiry(shared, alive).browser).then(|| left(shared, alive));
     let slot = alive.user.as_ref().map(|user| shared.names(base.era).slot(user));
-    Effect::Set(Ticket { id: base.id.clone(), slot }.to_text(), lifetime)
+    Effect::Set(shared.config.jar.set(&Ticket { id: base.id.clone(), slot }, lifetime))
 }
 
 // The cookie of an id that the client has: to be sent again only if the browser counts its lifetime.
 fn renew(shared: &Shared, base: &Base) -> Effect {
-    match announce(shared, base) {
-        Effect::Set(_, None) => Effect::Keep,
-        effect => effect,
-    }
+    if expiry(shared, &base.alive).browser { Effect::Keep } else { announce(shared, base) }
 }
 
 #[cfg(test)]
@@ -412,7 +427,7 @@ mod tests {
     async fn begin(shared: &Shared, value: &'static str) -> Result<State> {
         let mut state = State::new(Lines::new());
         state.load(shared).await?;
-        state.change(shared, Change::Set("k".to_owned(), Some(value.into())))?;
+        state.change(shared, Change::Set("k".into(), Some(value.into())))?;
         save(shared, &mut state).await?;
         Ok(state)
     }
@@ -426,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn s03_an_id_that_repeats_never_overwrites_a_session() {
+    async fn s03_and_c120_an_id_that_repeats_never_overwrites_a_session() {
         static CALLS: AtomicU8 = AtomicU8::new(0);
         // The same id four times, then others.
         let repeating = Entropy(|bytes| {

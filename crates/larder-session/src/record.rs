@@ -17,8 +17,8 @@ use larder_core::{Encoded, Live, Result as CoreResult, Revision, Ttl};
 use crate::expiry::Expiry;
 use crate::users::MAX_USER;
 
-/// The values, each as MessagePack.
-pub(crate) type Values = BTreeMap<String, Bytes>;
+/// The values, each as MessagePack. A copy of the map copies neither keys nor values.
+pub(crate) type Values = BTreeMap<Arc<str>, Bytes>;
 
 /// A session's record, or the stone where one was.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,7 +141,7 @@ fn decode_values(mut rest: Bytes) -> Option<Values> {
         if last.is_some_and(|last| last >= key) || key.len() > MAX_KEY || values.len() == MAX_KEYS {
             return None;
         }
-        values.insert(std::str::from_utf8(&key).ok()?.to_owned(), value);
+        values.insert(std::str::from_utf8(&key).ok()?.into(), value);
         last = Some(key);
     }
     Some(values)
@@ -206,7 +206,7 @@ impl Live for Record {
             Some(alive) => (&*alive.values, alive.user.as_deref()),
             None => (&EMPTY, None),
         };
-        let each = size_of::<(String, Bytes)>();
+        let each = size_of::<(Arc<str>, Bytes)>();
         size_of::<Self>() + size(values) + values.len() * each + user.map_or(0, str::len)
     }
 }
@@ -222,7 +222,8 @@ mod tests {
         let expiry = (durations.clone(), durations, any::<bool>())
             .prop_map(|(idle, absolute, browser)| Expiry { idle, absolute, browser });
         let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-        let values = proptest::collection::btree_map(".{0,8}", value, 0..6).prop_map(Arc::new);
+        let values = proptest::collection::btree_map(".{0,8}".prop_map(Arc::from), value, 0..6)
+            .prop_map(Arc::new);
         let user = proptest::option::of(".{0,8}".prop_map(Arc::from));
         let alive = (any::<i64>(), proptest::option::of(expiry), user, values).prop_map(
             |(began, expiry, user, values)| Arc::new(Alive { began, expiry, user, values }),

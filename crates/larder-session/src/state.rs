@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::HeaderValue;
 use larder_core::{Key, Moment, Revision};
 use smallvec::SmallVec;
 
@@ -52,7 +53,7 @@ pub(crate) enum Found {
 /// One change, which can be made again on newer values.
 pub(crate) enum Change {
     /// That key becomes this value, or goes.
-    Set(String, Option<Bytes>),
+    Set(Arc<str>, Option<Bytes>),
     /// A closure makes new values out of the present ones.
     Update(Update),
     Clear,
@@ -65,8 +66,8 @@ pub(crate) type Update = Box<dyn FnMut(&mut Values) -> Result<()> + Send>;
 pub(crate) enum Effect {
     #[default]
     Keep,
-    /// It is set to that, for so long; `None` for until the browser closes.
-    Set(String, Option<Duration>),
+    /// This sets it.
+    Set(HeaderValue),
     Remove,
 }
 
@@ -83,7 +84,7 @@ pub(crate) struct State {
     pub(crate) base: Option<Base>,
     /// The values as they are after all changes; `None` while they are the base's.
     view: Option<Arc<Values>>,
-    changes: Vec<Change>,
+    changes: SmallVec<[Change; 1]>,
     pub(crate) expiry: Option<Option<Expiry>>,
     pub(crate) rotate: bool,
     /// Who has signed in.
@@ -155,9 +156,10 @@ impl State {
         }
         let mut values = self.values().clone();
         match &mut change {
-            Change::Set(key, Some(value)) => {
-                values.insert(key.clone(), value.clone());
-            }
+            Change::Set(key, Some(value)) => match values.get_mut(key) {
+                Some(present) => present.clone_from(value),
+                None => drop(values.insert(key.clone(), value.clone())),
+            },
             Change::Set(key, None) => {
                 values.remove(key);
             }
@@ -278,7 +280,7 @@ impl State {
     /// What explicit saves have done to the cookie. A destruction that was not carried out removes nothing.
     pub(crate) fn effect_of_saves(&self) -> Effect {
         match self.effect {
-            Effect::Set(..) if self.saved => self.effect.clone(),
+            Effect::Set(_) if self.saved => self.effect.clone(),
             _ => Effect::Keep,
         }
     }

@@ -190,6 +190,8 @@ async fn take(
         Ok(!gone.is_empty())
     })
     .await?;
+    // Also where there is nothing to take: it may have been taken by somebody who could not drop the copies.
+    commit::confirm(shared, &shared.user_key(slot)?).await?;
     Ok(gone)
 }
 

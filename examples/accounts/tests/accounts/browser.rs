@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 pub(crate) struct Service {
     pub(crate) base: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    _folder: TempDir,
-    task: tokio::task::JoinHandle<()>,
+    _folder: Option<TempDir>,
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Service {
@@ -36,8 +36,13 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Service { task: Some(task), _folder: Some(folder), ..Service::at(base) }
+    }
+
+    /// One that somebody else has started.
+    pub(crate) fn at(base: String) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Service { base, client, _folder: folder, task }
+        Service { base, client, _folder: None, task: None }
     }
 
     pub(crate) fn browser(&self, agent: &'static str) -> Browser<'_> {
@@ -47,7 +52,9 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
