@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 pub(crate) struct Service {
     pub(crate) base: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    _folder: Option<TempDir>,
+    // Of the users' file, for as long as it is used.
+    folder: Option<TempDir>,
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -36,13 +37,15 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Service { task: Some(task), _folder: Some(folder), ..Service::at(base) }
+        let mut service = Service::at(base);
+        (service.task, service.folder) = (Some(task), Some(folder));
+        service
     }
 
     /// One that somebody else has started.
     pub(crate) fn at(base: String) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Service { base, client, _folder: None, task: None }
+        Service { base, client, folder: None, task: None }
     }
 
     pub(crate) fn browser(&self, agent: &'static str) -> Browser<'_> {
