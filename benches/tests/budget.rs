@@ -122,17 +122,17 @@ fn a_request_that_leaves_its_session_alone_allocates_the_handle_and_two_extensio
 
 #[test]
 fn a_request_that_reads_its_session_allocates_little_more() {
-    session("a request that reads its session", sessions::larder_read, 13);
+    session("a request that reads its session", sessions::larder_read, 12);
 }
 
 #[test]
 fn a_session_that_is_written_is_read_and_saved_once() {
-    session("a request that writes its session", sessions::larder_written, 34);
+    session("a request that writes its session", sessions::larder_written, 27);
 }
 
 #[test]
 fn a_session_that_is_written_the_same_is_compared_and_not_saved() {
-    session("a write of what is there already", sessions::larder_written_the_same, 20);
+    session("a write of what is there already", sessions::larder_written_the_same, 14);
 }
 
 #[test]

@@ -163,7 +163,8 @@ fn public(way: &'static str) -> Origin {
 }
 
 #[tokio::test]
-async fn p14_every_use_of_a_session_keeps_the_response_out_of_the_cache_in_every_layer_order() {
+async fn p14_and_c119_every_use_of_a_session_keeps_the_response_out_of_the_cache_in_every_layer_order()
+ {
     for order in ORDERS {
         for way in WAYS {
             for signed_in in [false, true] {

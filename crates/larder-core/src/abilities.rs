@@ -44,6 +44,9 @@ pub struct Abilities {
     /// Is in more than one place, one after the other, and conditions hold within one of them: what must not be lost or
     /// brought back, a session or a lock that protects more than work, does not belong here.
     pub splits: bool,
+    /// Reads may be answered by copies elsewhere. A removal drops those of its key, and fails if it cannot, although the
+    /// entry is gone; what replaces an entry tries to.
+    pub copies: bool,
     /// What [`Ttl::Default`] stands for here.
     pub default_ttl: Ttl,
 }
@@ -62,6 +65,7 @@ impl Default for Abilities {
             clear_delay: Duration::ZERO,
             read_delay: Duration::ZERO,
             splits: false,
+            copies: false,
             default_ttl: Ttl::STANDARD,
         }
     }

@@ -11,9 +11,11 @@ use crate::event::Event;
 use crate::expiry::Expiry;
 use crate::id::{Id, Ticket, name, named};
 use crate::layer::Shared;
+use crate::look::look_again;
+use crate::moving::{self, Moved};
 use crate::record::{Alive, Record};
 use crate::seal::Seal;
-use crate::state::{Base, Effect, Found, Kill, SignIn, State, look_again};
+use crate::state::{Base, Effect, Found, Kill, SignIn, State};
 use crate::users::{self, Listed};
 
 // On one node savers take turns, so each try is lost to another node at most.
@@ -78,8 +80,8 @@ fn changed(shared: &Shared, state: &State, old: Option<&Alive>) -> Arc<Alive> {
     })
 }
 
-// Puts a session that is new, or has a new id, into its user's list. `before` is what it was.
-async fn list(
+/// Puts a session that is new, or has a new name, into its user's list. `before` is what it was.
+pub(crate) async fn list(
     shared: &Shared,
     signs_in: Option<&SignIn>,
     new: &Base,
@@ -90,10 +92,13 @@ async fn list(
     };
     let (before, label) = match signs_in {
         Some((_, label)) => (None, label.clone()),
-        None => (before.map(|before| name(&before.key)), String::new()),
+        None => (
+            before.map(|before| (shared.names(before.era).slot(user), name(&before.key))),
+            String::new(),
+        ),
     };
     let listed = Listed { name: name(&new.key), since: shared.wall_millis(), label };
-    users::add(shared, shared.config.names.slot(user), listed, before).await
+    users::add(shared, shared.names(new.era).slot(user), listed, before).await
 }
 
 async fn save_in_cookie(shared: &Shared, seal: &Seal, state: &mut State) -> Result<()> {
@@ -106,7 +111,7 @@ async fn save_in_cookie(shared: &Shared, seal: &Seal, state: &mut State) -> Resu
     };
     let key = shared.key(&id)?;
     let written = Some(shared.config.clock.now());
-    let new = Base { id, key, alive, revision: Revision::NONE, written };
+    let new = Base { id, era: 0, key, alive, revision: Revision::NONE, written, copy: false };
     // What does not fit is told before anything has happened.
     let effect = sealed(shared, seal, &new)?;
     if before.is_none() || state.rotate {
@@ -132,30 +137,31 @@ fn sealed(shared: &Shared, seal: &Seal, base: &Base) -> Result<Effect> {
         return Err(Error::saying(ErrorKind::TooLarge, words));
     }
     let browser = expiry(shared, &base.alive).browser;
-    Ok(Effect::Set(value, (!browser).then_some(left)))
+    Ok(Effect::Set(shared.config.jar.set(&value, (!browser).then_some(left))))
 }
 
-// A session that goes on under another id, or ended, needs no place in its user's list any more.
-async fn forget(shared: &Shared, before: Option<&Base>) {
+/// A session that goes on under another name, or ended, needs no place in its user's list any more.
+pub(crate) async fn forget(shared: &Shared, before: Option<&Base>) {
     if let Some(base) = before
         && let Some(user) = &base.alive.user
     {
-        users::forget(shared, shared.config.names.slot(user), name(&base.key)).await;
+        users::forget(shared, shared.names(base.era).slot(user), name(&base.key)).await;
     }
 }
 
-// What stays behind if this fails ends by itself, and nobody has its id.
-async fn withdraw(shared: &Shared, new: &Base) {
+/// What stays behind if this fails ends by itself, and nobody has its id, or it is a copy that does not count.
+pub(crate) async fn withdraw(shared: &Shared, new: &Base) {
+    // First off the list: once the record is gone, somebody else may be moving the session there and put it in again.
+    forget(shared, Some(new)).await;
     if let Some(store) = &shared.config.store {
         let _ = store.remove(&new.key, Some(new.revision)).await;
     }
-    forget(shared, Some(new)).await;
 }
 
-/// Whether having used the session keeps it alive now. What was just saved needs no more.
+/// Whether having used the session keeps it alive now, or moves it. What was just saved needs no more.
 pub(crate) fn is_refresh_due(shared: &Shared, state: &State) -> bool {
     let Some(base) = state.base.as_ref().filter(|_| !state.saved) else { return false };
-    if state.reseal {
+    if state.reseal || base.era > 0 || base.copy {
         return true;
     }
     let idle = base.alive.expiry.unwrap_or(shared.config.expiry).idle;
@@ -169,6 +175,23 @@ pub(crate) async fn refresh(shared: &Shared, state: &mut State) {
     let Some(base) = &state.base else { return };
     let left = left(shared, &base.alive);
     if left.is_zero() {
+        return;
+    }
+    if base.era > 0 {
+        match moving::carry(shared, base, base.alive.clone()).await {
+            Ok(Moved::There(there)) => {
+                state.effect = announce(shared, &there);
+                state.base = Some(there);
+            }
+            Ok(Moved::Busy | Moved::Changed) => {}
+            Err(error) => tracing::warn!(?error, "a session could not be moved to another name"),
+        }
+        return;
+    }
+    if base.copy {
+        let mut base = base.clone();
+        moving::settle(shared, &mut base).await;
+        state.base = Some(base);
         return;
     }
     let touched = match (&shared.config.seal, &shared.config.store) {
@@ -199,15 +222,21 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
     for attempt in 0..TRIES {
         let Some(base) = state.base.clone() else { break };
         let alive = changed(shared, state, Some(&base.alive));
-        let saved = match state.rotate {
-            true => {
+        let saved = match () {
+            () if state.rotate => {
                 let (next, signs_in) = (state.next.clone(), state.signs_in.as_ref());
                 rotate(shared, next, signs_in, &base, alive).await?
             }
-            false => replace(shared, &base, alive).await?,
+            // What is written is moved with the same writes.
+            () if base.era > 0 => match moving::carry(shared, &base, alive.clone()).await? {
+                Moved::There(there) => Some(there),
+                Moved::Busy => replace(shared, &base, alive).await?,
+                Moved::Changed => None,
+            },
+            () => replace(shared, &base, alive).await?,
         };
         if let Some(saved) = saved {
-            let same = !state.rotate && state.expiry.is_none();
+            let same = !state.rotate && state.expiry.is_none() && saved.era == base.era;
             state.effect = match &state.effect {
                 Effect::Keep if same => renew(shared, &saved),
                 _ => announce(shared, &saved),
@@ -232,7 +261,8 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
 // `None` when the record is no longer the one that was read.
 async fn replace(shared: &Shared, base: &Base, alive: Arc<Alive>) -> Result<Option<Base>> {
     let when = When::Revision(base.revision);
-    put(shared, base.id.clone(), base.key.clone(), alive, when).await
+    let put = put(shared, base.id.clone(), base.key.clone(), alive, when).await?;
+    Ok(put.map(|put| Base { era: base.era, ..put }))
 }
 
 // First the new record, which nobody can find yet, then its user's list, then the stone over the old one, which decides.
@@ -249,9 +279,15 @@ async fn rotate(
         withdraw(shared, &new).await;
         return Err(error);
     }
+    // While copies cannot be dropped, nothing is begun: the old id would be valid elsewhere, and the visitor without one.
+    if let Err(error) = confirm(shared, &base.key).await {
+        withdraw(shared, &new).await;
+        return Err(error);
+    }
     let stone = Record::Rotated(name(&new.key));
     let buried = bury(shared, &base.key, stone, When::Revision(base.revision)).await;
     if let Ok(Outcome::Stored) = buried {
+        confirm(shared, &base.key).await?;
         forget(shared, Some(base)).await;
         return Ok(Some(new));
     }
@@ -282,12 +318,15 @@ pub(crate) async fn kill(
             None => {
                 let Some(entry) = store.get(&key, &[]).await?.entry else { return Ok(()) };
                 match entry.downcast_or(Record::decode).as_deref() {
-                    Some(Record::Destroyed) => return Ok(()),
-                    Some(Record::Rotated(name)) => {
+                    // Also by a sign-out that could not drop its copies, and is repeated now.
+                    Some(Record::Destroyed) => return confirm(shared, &key).await,
+                    Some(Record::Rotated(name) | Record::Moved(name, _)) => {
                         key = named(store.namespace(), name)?;
                         continue;
                     }
-                    Some(Record::Alive(alive)) => (entry.revision(), alive.user.clone()),
+                    Some(Record::Alive(alive) | Record::Moving(alive)) => {
+                        (entry.revision(), alive.user.clone())
+                    }
                     None => (entry.revision(), None),
                 }
             }
@@ -295,9 +334,11 @@ pub(crate) async fn kill(
         let when = When::Revision(revision);
         if let Outcome::Stored = bury(shared, &key, Record::Destroyed, when).await? {
             if let Some(user) = user {
-                users::forget(shared, shared.config.names.slot(&user), name(&key)).await;
+                for era in shared.eras() {
+                    users::forget(shared, shared.names(era).slot(&user), name(&key)).await;
+                }
             }
-            return Ok(());
+            return confirm(shared, &key).await;
         }
     }
     Err(Error::new(ErrorKind::Conflict))
@@ -328,11 +369,23 @@ async fn put(
     let ttl = Ttl::For(left(shared, &alive));
     let entry = Entry::live(Arc::new(Record::Alive(alive.clone())));
     let revision = entry.revision();
-    let base = Base { id, key, alive, revision, written: Some(shared.config.clock.now()) };
+    let written = Some(shared.config.clock.now());
+    let base = Base { id, era: 0, key, alive, revision, written, copy: false };
     Ok(match store.put(&base.key, entry, ttl, when).await? {
         Outcome::Stored => Some(base),
         Outcome::Refused => None,
     })
+}
+
+/// Fails unless what was ended under that key is ended in every copy: nobody is told that they are out while another node
+/// may let them in. Doing it again is safe. Costs nothing where a store has no copies.
+pub(crate) async fn confirm(shared: &Shared, key: &Key) -> Result<()> {
+    let store = shared.config.store()?;
+    if store.abilities().copies {
+        // Removes nothing, since nobody has that revision, and drops the copies.
+        store.remove(key, Some(Revision::random())).await?;
+    }
+    Ok(())
 }
 
 async fn bury(shared: &Shared, key: &Key, stone: Record, when: When) -> Result<Outcome> {
@@ -344,24 +397,21 @@ fn expiry(shared: &Shared, alive: &Alive) -> Expiry {
     alive.expiry.unwrap_or(shared.config.expiry)
 }
 
-fn left(shared: &Shared, alive: &Alive) -> Duration {
+pub(crate) fn left(shared: &Shared, alive: &Alive) -> Duration {
     expiry(shared, alive).left(shared.age(alive.began))
 }
 
-// The cookie of a new id.
-fn announce(shared: &Shared, base: &Base) -> Effect {
+/// The cookie of a new id, or of another list.
+pub(crate) fn announce(shared: &Shared, base: &Base) -> Effect {
     let alive = &base.alive;
     let lifetime = (!expiry(shared, alive).browser).then(|| left(shared, alive));
-    let slot = alive.user.as_ref().map(|user| shared.config.names.slot(user));
-    Effect::Set(Ticket { id: base.id.clone(), slot }.to_text(), lifetime)
+    let slot = alive.user.as_ref().map(|user| shared.names(base.era).slot(user));
+    Effect::Set(shared.config.jar.set(&Ticket { id: base.id.clone(), slot }, lifetime))
 }
 
 // The cookie of an id that the client has: to be sent again only if the browser counts its lifetime.
 fn renew(shared: &Shared, base: &Base) -> Effect {
-    match announce(shared, base) {
-        Effect::Set(_, None) => Effect::Keep,
-        effect => effect,
-    }
+    if expiry(shared, &base.alive).browser { Effect::Keep } else { announce(shared, base) }
 }
 
 #[cfg(test)]
@@ -377,7 +427,7 @@ mod tests {
     async fn begin(shared: &Shared, value: &'static str) -> Result<State> {
         let mut state = State::new(Lines::new());
         state.load(shared).await?;
-        state.change(shared, Change::Set("k".to_owned(), Some(value.into())))?;
+        state.change(shared, Change::Set("k".into(), Some(value.into())))?;
         save(shared, &mut state).await?;
         Ok(state)
     }
@@ -391,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn s03_an_id_that_repeats_never_overwrites_a_session() {
+    async fn s03_and_c120_an_id_that_repeats_never_overwrites_a_session() {
         static CALLS: AtomicU8 = AtomicU8::new(0);
         // The same id four times, then others.
         let repeating = Entropy(|bytes| {

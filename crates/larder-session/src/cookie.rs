@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::Ticket;
+use crate::id::{Id, Ticket};
 
 /// Name and attributes of the session's cookie.
 ///
@@ -208,6 +208,32 @@ pub(crate) type Lines = SmallVec<[HeaderValue; 1]>;
 /// The values of the cookies of the name.
 pub(crate) type Values<'a> = SmallVec<[&'a [u8]; MAX_CANDIDATES]>;
 
+/// What a cookie may hold: visible ASCII.
+pub(crate) trait CookieValue {
+    fn length(&self) -> usize;
+    fn write(&self, text: &mut String);
+}
+
+impl<T: AsRef<str> + ?Sized> CookieValue for T {
+    fn length(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn write(&self, text: &mut String) {
+        text.push_str(self.as_ref());
+    }
+}
+
+impl CookieValue for Ticket {
+    fn length(&self) -> usize {
+        if self.slot.is_some() { Ticket::LONGEST } else { Id::LENGTH }
+    }
+
+    fn write(&self, text: &mut String) {
+        self.write_to(text);
+    }
+}
+
 /// What a request brought.
 #[derive(Default)]
 pub(crate) struct Brought {
@@ -256,15 +282,24 @@ impl Jar {
     }
 
     /// `None` for the lifetime: until the browser closes.
-    pub(crate) fn set(&self, value: &str, lifetime: Option<Duration>) -> HeaderValue {
-        let room =
-            self.name.len() + value.len() + self.attributes.len() + "=; Max-Age=34560000".len();
-        let mut text = String::with_capacity(room);
-        text.extend([&self.name, "=", value]);
-        if let Some(lifetime) = lifetime {
+    pub(crate) fn set<V: CookieValue + ?Sized>(
+        &self,
+        value: &V,
+        lifetime: Option<Duration>,
+    ) -> HeaderValue {
+        let age = lifetime.map(|lifetime| {
             let lifetime = lifetime.min(MAX_AGE);
             // A started second is a whole one: zero would remove it.
             let seconds = lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0);
+            (seconds, seconds.checked_ilog10().unwrap_or(0) as usize + 1)
+        });
+        let age_room = age.map_or(0, |(_, digits)| "; Max-Age=".len() + digits);
+        // To the byte: what is left over costs the header another allocation.
+        let room = self.name.len() + 1 + value.length() + age_room + self.attributes.len();
+        let mut text = String::with_capacity(room);
+        text.extend([&self.name, "="]);
+        value.write(&mut text);
+        if let Some((seconds, _)) = age {
             // Writing to a string does not fail.
             let _ = write!(text, "; Max-Age={seconds}");
         }
@@ -361,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn s16_the_default_is_the_strictest_that_works() {
+    fn s16_and_c117_the_default_is_the_strictest_that_works() {
         let jar = jar(&SessionCookie::default());
         let ids = "7".repeat(64);
         assert_eq!(

@@ -109,7 +109,7 @@ fn finished<B>(
             (if failed { passed(response) } else { refusal(error) }, Effect::Keep)
         }
     };
-    write_head(session.shared(), response.headers_mut(), &effect);
+    write_head(session.shared(), response.headers_mut(), effect);
     told(session, response)
 }
 
@@ -121,11 +121,11 @@ fn refusal<B>(error: Error) -> Response<ResponseBody<B>> {
     response
 }
 
-fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: &Effect) {
+fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: Effect) {
     let jar = &shared.config.jar;
     let cookie = match effect {
         Effect::Keep => None,
-        Effect::Set(value, lifetime) => Some(jar.set(value, *lifetime)),
+        Effect::Set(cookie) => Some(cookie),
         Effect::Remove => Some(jar.remove()),
     };
     let mut control = CacheControl::new().private();

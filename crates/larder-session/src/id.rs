@@ -1,5 +1,7 @@
 //! Ids: what the cookie carries, and the names that are made of it.
 
+use std::time::SystemTime;
+
 use larder_core::{Key, Namespace};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -54,12 +56,17 @@ impl Ticket {
     }
 
     /// As it stands in a cookie.
-    pub(crate) fn to_text(&self) -> String {
-        let mut text = String::with_capacity(Ticket::LONGEST);
-        hex(&self.id.0, &mut text);
+    pub(crate) fn write_to(&self, text: &mut String) {
+        hex(&self.id.0, text);
         if let Some(slot) = &self.slot {
-            hex(&slot.0, &mut text);
+            hex(&slot.0, text);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        self.write_to(&mut text);
         text
     }
 }
@@ -165,6 +172,16 @@ impl Names {
     }
 }
 
+/// Names by a secret that is not the present one any more, or not yet.
+#[derive(Clone)]
+pub(crate) struct Accepted {
+    pub(crate) names: Names,
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// Whose names a session is known by: 0 the present secret's, from 1 on those of the others, in order.
+pub(crate) type Era = usize;
+
 /// Where the list of a user's sessions is kept.
 pub(crate) fn list_key(namespace: &Namespace, slot: Slot) -> Result<Key> {
     Key::new(namespace, [b"x".as_slice(), b"u", &slot.0]).map_err(Error::from)
@@ -219,6 +236,26 @@ mod tests {
         };
         let keys = [key("", "a"), key("", "b"), key("s", "a"), key("s", "b"), key("a", "")];
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+    }
+
+    /// Comparing secrets takes longer the more of them is right, so there is no way to: `==` on one of these types is as
+    /// good as a second implementation for them here, and the call is then ambiguous and does not compile.
+    #[test]
+    fn s15_ids_and_keys_cannot_be_compared() {
+        trait NotComparable<Why> {
+            fn holds() -> bool {
+                true
+            }
+        }
+        struct Never;
+        impl<T: ?Sized> NotComparable<()> for T {}
+        impl<T: ?Sized + PartialEq> NotComparable<Never> for T {}
+        assert!(<Id as NotComparable<_>>::holds());
+        assert!(<Ticket as NotComparable<_>>::holds());
+        assert!(<Names as NotComparable<_>>::holds());
+        assert!(<Tokens as NotComparable<_>>::holds());
+        assert!(<crate::KeyRing as NotComparable<_>>::holds());
+        assert!(<crate::seal::Seal as NotComparable<_>>::holds());
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use larder_cache::{Cache, Store};
 use larder_core::{Clock, Key, Namespace, Ttl};
@@ -16,7 +16,7 @@ use crate::csrf::Origins;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Hook};
 use crate::expiry::{Expiry, Refresh};
-use crate::id::{Entropy, Names};
+use crate::id::{Accepted, Entropy, Names};
 use crate::seal::{Seal, Sealed};
 use crate::service::Sessions;
 use crate::users::Users;
@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) origins: Origins,
     pub(crate) jar: Jar,
     pub(crate) names: Names,
+    /// Other secrets', whose names are looked up, too.
+    pub(crate) accepted: Vec<Accepted>,
     pub(crate) expiry: Expiry,
     pub(crate) refresh: Refresh,
     pub(crate) max_bytes: usize,
@@ -50,6 +52,7 @@ pub(crate) struct Config {
     pub(crate) entropy: Entropy,
     sealed: Option<Sealed>,
     secret: Vec<u8>,
+    secrets: Vec<(Vec<u8>, Option<SystemTime>)>,
     evictable: bool,
 }
 
@@ -81,6 +84,7 @@ pub(crate) const DELAYED: &str = "sessions cannot live in a store whose reads ma
      ended would go on for a while; give them a cache of their own that reads the primary";
 
 const TURNS: usize = 64;
+const MAX_ACCEPTED: usize = 3;
 // Room for the envelope and the key.
 const OVERHEAD: u64 = 1024;
 
@@ -158,6 +162,7 @@ impl SessionLayer {
             origins: Origins::default(),
             sealed,
             names: Names::new(&[], &jar.name),
+            accepted: Vec::new(),
             jar,
             expiry: Expiry::default(),
             refresh: Refresh::default(),
@@ -168,6 +173,7 @@ impl SessionLayer {
             hook: Hook::default(),
             entropy: Entropy::default(),
             secret: Vec::new(),
+            secrets: Vec::new(),
             evictable: false,
             store,
         };
@@ -201,15 +207,86 @@ impl SessionLayer {
     }
 
     /// Keys the names under which sessions are stored, so that they mean nothing to whoever reads the store without
-    /// it. All nodes need the same; another one ends all sessions. Ids have 256 random bits, so that nobody finds an id
-    /// from its stored name without it either.
+    /// it. All nodes need the same; another one ends all sessions, unless the one before is
+    /// [accepted](SessionLayer::accept_secret). Ids have 256 random bits, so that nobody finds an id from its stored name
+    /// without it either.
     pub fn secret(self, secret: &[u8; 32]) -> Self {
         self.with(|config| config.secret = secret.to_vec()).named()
+    }
+
+    /// Finds sessions under the names of another [secret](SessionLayer::secret), too, as long as it is in the
+    /// configuration; `None` for those from before there was one. A session that is used moves to the present secret's
+    /// name, once, keeping its id: nobody is signed out, and nothing that was ended comes back. Moving counts as keeping
+    /// alive.
+    ///
+    /// Where several nodes share sessions, let all of them accept the new secret first, then make it the present one
+    /// while the old one is accepted, and take the old one out when the longest idle time has passed:
+    ///
+    /// ```
+    /// use larder_cache::Cache;
+    /// use larder_session::SessionLayer;
+    ///
+    /// # let (old, new) = ([7; 32], [8; 32]);
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let cache = Cache::connect("memory://?max_bytes=32MiB").await?;
+    /// let first = SessionLayer::new(&cache).evictable().secret(&old).accept_secret(&new)?;
+    /// let second = SessionLayer::new(&cache).evictable().secret(&new).accept_secret(&old)?;
+    /// let last = SessionLayer::new(&cache).evictable().secret(&new);
+    /// # let _ = (first, second, last);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// While secrets are accepted, reading a session takes one round trip as before, with one key more for each of them;
+    /// the request that moves it takes three more to save it, and seven more if it is a user's.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) when sessions live in their cookies (their keys are in a
+    /// [`KeyRing`](crate::KeyRing)), or when there are more than three.
+    pub fn accept_secret<'a>(self, secret: impl Into<Option<&'a [u8; 32]>>) -> Result<Self> {
+        self.accept(secret.into(), None)
+    }
+
+    /// [Finds](SessionLayer::accept_secret) sessions under the names of another secret, too, until then.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept_secret`](SessionLayer::accept_secret).
+    pub fn accept_secret_until<'a>(
+        self,
+        secret: impl Into<Option<&'a [u8; 32]>>,
+        end: SystemTime,
+    ) -> Result<Self> {
+        self.accept(secret.into(), Some(end))
+    }
+
+    fn accept(self, secret: Option<&[u8; 32]>, until: Option<SystemTime>) -> Result<Self> {
+        let wrong = |words| Err(Error::saying(ErrorKind::Configuration, words));
+        if self.config.sealed.is_some() {
+            return wrong(
+                "sessions that live in their cookies have a KeyRing: accept older keys there",
+            );
+        }
+        if self.config.secrets.len() == MAX_ACCEPTED {
+            return wrong(
+                "every secret that is accepted makes looking up dearer: take the oldest one out",
+            );
+        }
+        let secret = secret.map(|secret| secret.to_vec()).unwrap_or_default();
+        Ok(self.with(|config| config.secrets.push((secret, until))).named())
     }
 
     fn named(self) -> Self {
         self.with(|config| {
             config.names = Names::new(&config.secret, &config.jar.name);
+            // The present one is in use already, however it is spelled.
+            let others = config.secrets.iter().filter(|(secret, _)| *secret != config.secret);
+            config.accepted = others
+                .map(|(secret, until)| Accepted {
+                    names: Names::new(secret, &config.jar.name),
+                    until: *until,
+                })
+                .collect();
             config.seal = config.sealed.as_ref().map(|sealed| sealed.seal(&config.jar.name));
         })
     }
@@ -285,7 +362,7 @@ impl SessionLayer {
     /// ```
     /// # use larder_cache::Cache;
     /// # use larder_session::SessionLayer;
-    /// # use std::time::Duration;
+    /// # use std::time::{Duration, SystemTime};
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
     /// let sessions = SessionLayer::new(&Cache::memory()).evictable();
     /// // axum::serve(listener, app.layer(sessions.clone())).with_graceful_shutdown(signal).await?;

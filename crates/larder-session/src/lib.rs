@@ -101,8 +101,16 @@
 //!
 //! # Which store
 //!
-//! A session is as durable as its store. In memory it ends with the process; in Redis it may be lost when a replica
-//! takes over that had not received it: such a visitor is signed out. Everything else here holds on all of them.
+//! A session is as durable as its store. In memory it ends with the process. In Redis, what was acknowledged last may be
+//! lost when a replica takes over that had not received it: whoever signed in then is signed out, and a sign-out of that
+//! moment has not happened. Where that must not be, keep sessions in PostgreSQL or SQLite, or have Redis wait for its
+//! replicas. Everything else here holds on all of them.
+//!
+//! With a cache before a durable store (`writethrough:`), a cache that is gone loses nothing, and costs round trips. But
+//! sign-outs, rotations (so sign-ins, too) and revocations are 503 until it can be told: a copy there would let in whoever
+//! is out, for as long as copies are read (30 s unless set). A sign-out that was 503 may have happened, on the nodes that
+//! ask the durable store; doing it again is safe, and ends it everywhere. A node that cannot reach the cache while another
+//! one can reads its copies no longer than that either.
 //!
 //! # Users, forms, messages
 //!
@@ -121,9 +129,10 @@
 //!
 //! [`coming_from`] maps what tower-sessions, axum-session and Django call things.
 //!
-//! # Does not (yet)
+//! # Keys
 //!
-//! Write-through to a durable store, and rotation of [`SessionLayer::secret`].
+//! Stores see names that [`SessionLayer::secret`] makes of ids; [`SessionLayer::accept_secret`] changes it without signing
+//! anybody out. Sealed cookies have a [`KeyRing`].
 
 #![forbid(unsafe_code)]
 
@@ -140,6 +149,8 @@ mod flash;
 mod future;
 mod id;
 mod layer;
+mod look;
+mod moving;
 mod record;
 mod seal;
 mod service;

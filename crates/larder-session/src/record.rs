@@ -4,7 +4,7 @@
 //! user's), when it began (milliseconds of Unix time), idle and absolute milliseconds. The body: the length (2 bytes) and
 //! name of the user if it is one's; for each key, in ascending
 //! order, its length (2 bytes) and text, its value's length (4 bytes) and MessagePack; of a rotated session, the name of
-//! the record where it lives on. All big-endian. Whatever differs is no record: there is one way to write each, so
+//! the record where it lives on; of one that was moved, that and the revision of what it was moved to. All big-endian. Whatever differs is no record: there is one way to write each, so
 //! hostile bytes have no room.
 
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use larder_core::{Encoded, Live, Result as CoreResult, Ttl};
+use larder_core::{Encoded, Live, Result as CoreResult, Revision, Ttl};
 
 use crate::expiry::Expiry;
 use crate::users::MAX_USER;
 
-/// The values, each as MessagePack.
-pub(crate) type Values = BTreeMap<String, Bytes>;
+/// The values, each as MessagePack. A copy of the map copies neither keys nor values.
+pub(crate) type Values = BTreeMap<Arc<str>, Bytes>;
 
 /// A session's record, or the stone where one was.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,21 @@ pub(crate) enum Record {
     Destroyed,
     /// It lives on under another id, whose record has this name.
     Rotated([u8; 32]),
+    /// A copy under the name that the present secret gives, made before the record under the older secret's name says so.
+    /// Until then it is nothing.
+    Moving(Arc<Alive>),
+    /// It lives on under the present secret's name: that, and the revision of the copy that counts.
+    Moved([u8; 32], Revision),
+}
+
+impl Record {
+    /// What a session that lives, or may live, has in it.
+    pub(crate) fn content(&self) -> Option<&Arc<Alive>> {
+        match self {
+            Record::Alive(alive) | Record::Moving(alive) => Some(alive),
+            Record::Destroyed | Record::Rotated(_) | Record::Moved(..) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -86,17 +101,23 @@ impl Record {
         let expiry = (flags & 1 != 0).then_some(expiry);
         let stone = flags == 0 && began == 0;
         match state {
-            0 => {
+            0 | 3 => {
                 let mut body = encoded.body.clone();
                 let user = match flags & 16 {
                     0 => None,
                     _ => Some(decode_user(&mut body)?),
                 };
                 let values = Arc::new(decode_values(body)?);
-                Some(Record::Alive(Arc::new(Alive { began, expiry, user, values })))
+                let alive = Arc::new(Alive { began, expiry, user, values });
+                Some(if state == 0 { Record::Alive(alive) } else { Record::Moving(alive) })
             }
             1 if stone && encoded.body.is_empty() => Some(Record::Destroyed),
             2 if stone => Some(Record::Rotated(encoded.body[..].try_into().ok()?)),
+            4 if stone => {
+                let (name, copy) = encoded.body.split_at_checked(32)?;
+                let copy = Revision::from_bytes(copy.try_into().ok()?);
+                Some(Record::Moved(name.try_into().ok()?, copy))
+            }
             _ => None,
         }
     }
@@ -120,7 +141,7 @@ fn decode_values(mut rest: Bytes) -> Option<Values> {
         if last.is_some_and(|last| last >= key) || key.len() > MAX_KEY || values.len() == MAX_KEYS {
             return None;
         }
-        values.insert(std::str::from_utf8(&key).ok()?.to_owned(), value);
+        values.insert(std::str::from_utf8(&key).ok()?.into(), value);
         last = Some(key);
     }
     Some(values)
@@ -132,11 +153,14 @@ fn take(rest: &mut Bytes, length: usize) -> Option<Bytes> {
 
 impl Live for Record {
     fn encode(&self) -> CoreResult<Encoded> {
-        let (state, alive) = match self {
-            Record::Alive(alive) => (0, Some(alive)),
-            Record::Destroyed => (1, None),
-            Record::Rotated(_) => (2, None),
+        let state = match self {
+            Record::Alive(_) => 0,
+            Record::Destroyed => 1,
+            Record::Rotated(_) => 2,
+            Record::Moving(_) => 3,
+            Record::Moved(..) => 4,
         };
+        let alive = self.content();
         let expiry = alive.and_then(|alive| alive.expiry);
         let flags = expiry.map_or(0, |expiry| {
             1 | u8::from(expiry.idle.is_some()) << 1
@@ -155,8 +179,13 @@ impl Live for Record {
         head.put_u64(millis(expiry.and_then(|expiry| expiry.idle)));
         head.put_u64(millis(expiry.and_then(|expiry| expiry.absolute)));
         let mut body = BytesMut::new();
-        if let Record::Rotated(name) = self {
-            body.put_slice(name);
+        match self {
+            Record::Rotated(name) => body.put_slice(name),
+            Record::Moved(name, copy) => {
+                body.put_slice(name);
+                body.put_slice(&copy.to_bytes());
+            }
+            Record::Alive(_) | Record::Destroyed | Record::Moving(_) => {}
         }
         if let Some(user) = user {
             body.put_u16(user.len() as u16);
@@ -173,11 +202,11 @@ impl Live for Record {
     }
 
     fn weight(&self) -> usize {
-        let (values, user) = match self {
-            Record::Alive(alive) => (&*alive.values, alive.user.as_deref()),
-            _ => (&EMPTY, None),
+        let (values, user) = match self.content() {
+            Some(alive) => (&*alive.values, alive.user.as_deref()),
+            None => (&EMPTY, None),
         };
-        let each = size_of::<(String, Bytes)>();
+        let each = size_of::<(Arc<str>, Bytes)>();
         size_of::<Self>() + size(values) + values.len() * each + user.map_or(0, str::len)
     }
 }
@@ -193,14 +222,21 @@ mod tests {
         let expiry = (durations.clone(), durations, any::<bool>())
             .prop_map(|(idle, absolute, browser)| Expiry { idle, absolute, browser });
         let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-        let values = proptest::collection::btree_map(".{0,8}", value, 0..6).prop_map(Arc::new);
+        let values = proptest::collection::btree_map(".{0,8}".prop_map(Arc::from), value, 0..6)
+            .prop_map(Arc::new);
         let user = proptest::option::of(".{0,8}".prop_map(Arc::from));
         let alive = (any::<i64>(), proptest::option::of(expiry), user, values).prop_map(
-            |(began, expiry, user, values)| {
-                Record::Alive(Arc::new(Alive { began, expiry, user, values }))
-            },
+            |(began, expiry, user, values)| Arc::new(Alive { began, expiry, user, values }),
         );
-        prop_oneof![8 => alive, 1 => Just(Record::Destroyed), 1 => any::<[u8; 32]>().prop_map(Record::Rotated)]
+        let moved = (any::<[u8; 32]>(), any::<[u8; 16]>())
+            .prop_map(|(name, copy)| Record::Moved(name, Revision::from_bytes(copy)));
+        prop_oneof![
+            6 => alive.clone().prop_map(Record::Alive),
+            2 => alive.prop_map(Record::Moving),
+            1 => Just(Record::Destroyed),
+            1 => any::<[u8; 32]>().prop_map(Record::Rotated),
+            1 => moved,
+        ]
     }
 
     proptest! {
@@ -231,7 +267,7 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             head[0] = VERSION;
-            head[1] &= 3;
+            head[1] %= 5;
             let encoded = Encoded { codec, head: head.into(), body: body.into() };
             if let Some(record) = Record::decode(&encoded) {
                 prop_assert_eq!(record.encode().unwrap(), encoded);

@@ -352,7 +352,7 @@ mod tests {
     }
 
     fn sealed(seal: &Seal, user: u32) -> String {
-        let values = Values::from([("user".to_owned(), user.to_string().into())]);
+        let values = Values::from([("user".into(), user.to_string().into())]);
         let values = Arc::new(values);
         let alive = Arc::new(Alive { began: 0, expiry: None, user: None, values });
         let id = Entropy::default().id().unwrap();
@@ -402,17 +402,17 @@ mod tests {
     }
 
     #[test]
-    fn s12_every_bit_flip_truncation_and_other_encoding_of_encrypted_cookies_is_refused() {
+    fn s12_and_c114_every_bit_flip_truncation_and_other_encoding_of_encrypted_cookies_is_refused() {
         every_change_is_refused(Sealed::encrypted);
     }
 
     #[test]
-    fn s12_every_bit_flip_truncation_and_other_encoding_of_signed_cookies_is_refused() {
+    fn s12_and_c114_every_bit_flip_truncation_and_other_encoding_of_signed_cookies_is_refused() {
         every_change_is_refused(Sealed::signed);
     }
 
     #[test]
-    fn s13_contexts_are_not_confused_by_moving_their_borders() {
+    fn s13_and_c114_contexts_are_not_confused_by_moving_their_borders() {
         for make in [Sealed::encrypted, Sealed::signed] {
             let text = sealed(&make(ring()).seal("ab"), 7);
             for other in ["a", "abc", "b", "", "AB", "ab\0"] {

@@ -101,7 +101,7 @@ impl Session {
     ///
     /// See [above](Session#errors).
     pub async fn keys(&self) -> Result<Vec<String>> {
-        Ok(self.read().await?.values().keys().cloned().collect())
+        Ok(self.read().await?.values().keys().map(ToString::to_string).collect())
     }
 
     /// Whether there is nothing in it.
@@ -121,7 +121,7 @@ impl Session {
     /// [above](Session#errors). Nothing was changed then.
     pub async fn insert<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<()> {
         let bytes = value::encode(value)?;
-        self.change(Change::Set(key.to_owned(), Some(bytes))).await
+        self.change(Change::Set(key.into(), Some(bytes))).await
     }
 
     /// Takes a value out. True if there was one.
@@ -134,7 +134,7 @@ impl Session {
         if !state.values().contains_key(key) {
             return Ok(false);
         }
-        state.change(&self.0.shared, Change::Set(key.to_owned(), None))?;
+        state.change(&self.0.shared, Change::Set(key.into(), None))?;
         Ok(true)
     }
 
@@ -157,7 +157,7 @@ impl Session {
         let mut state = self.write().await?;
         let Some(bytes) = state.values().get(key) else { return Ok(None) };
         let value = value::decode(bytes)?;
-        state.change(&self.0.shared, Change::Set(key.to_owned(), None))?;
+        state.change(&self.0.shared, Change::Set(key.into(), None))?;
         Ok(Some(value))
     }
 
@@ -194,9 +194,9 @@ impl Session {
         T: Serialize + DeserializeOwned + Default,
         F: FnMut(&mut T) + Send + 'static,
     {
-        let name = key.to_owned();
+        let name: Arc<str> = key.into();
         let update: Update = Box::new(move |values| {
-            let present = values.get(&name).map(|bytes| value::decode(bytes)).transpose()?;
+            let present = values.get(&*name).map(|bytes| value::decode(bytes)).transpose()?;
             let mut value: T = present.unwrap_or_default();
             change(&mut value);
             values.insert(name.clone(), value::encode(&value)?);
@@ -213,13 +213,13 @@ impl Session {
         T: Serialize + DeserializeOwned,
         F: Fn(&T) -> bool + Send + 'static,
     {
-        let name = key.to_owned();
+        let name: Arc<str> = key.into();
         let update: Update = Box::new(move |values| {
-            let Some(bytes) = values.get(&name) else { return Ok(()) };
+            let Some(bytes) = values.get(&*name) else { return Ok(()) };
             let mut items: Vec<T> = value::decode(bytes)?;
             items.retain(&keep);
             match items.is_empty() {
-                true => values.remove(&name),
+                true => values.remove(&*name),
                 false => values.insert(name.clone(), value::encode(&items)?),
             };
             Ok(())
@@ -400,7 +400,7 @@ impl Session {
             && !commit::is_refresh_due(&self.0.shared, &state);
         idle.then(|| {
             state.sealed = true;
-            Ok(state.effect.clone())
+            Ok(std::mem::take(&mut state.effect))
         })
     }
 
@@ -426,7 +426,7 @@ impl Session {
         if commit::is_refresh_due(shared, &state) {
             commit::refresh(shared, &mut state).await;
         }
-        Ok(state.effect.clone())
+        Ok(std::mem::take(&mut state.effect))
     }
 
     // What is clear without saving: an outage is told, and a failed handler's changes are given up.

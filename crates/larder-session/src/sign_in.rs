@@ -61,7 +61,7 @@ impl Session {
     /// See [above](Session#errors), and [`Users`](crate::Users#errors).
     pub async fn devices(&self) -> Result<Vec<Device>> {
         match self.listed().await? {
-            Some((user, own)) => self.users().devices_for(&user, Some(own)).await,
+            Some((user, own)) => self.users().devices_for(&user, &own).await,
             None => Ok(Vec::new()),
         }
     }
@@ -74,7 +74,8 @@ impl Session {
     /// See [above](Session#errors), and [`Users`](crate::Users#errors).
     pub async fn revoke_device(&self, device: &str) -> Result<bool> {
         let Some((user, own)) = self.listed().await? else { return Ok(false) };
-        if self.shared().config.names.device(&own) == device {
+        let mut eras = self.shared().eras().into_iter().zip(&own);
+        if eras.any(|(era, own)| self.shared().names(era).device(own) == device) {
             self.destroy().await?;
             return Ok(true);
         }
@@ -88,15 +89,18 @@ impl Session {
     /// See [above](Session#errors), and [`Users`](crate::Users#errors).
     pub async fn revoke_other_devices(&self) -> Result<usize> {
         match self.listed().await? {
-            Some((user, own)) => self.users().revoke_others(&user, own).await,
+            Some((user, own)) => self.users().revoke_others(&user, &own).await,
             None => Ok(0),
         }
     }
 
-    // The user, and the name of this session in their list.
-    async fn listed(&self) -> Result<Option<(Arc<str>, [u8; 32])>> {
-        let state = self.read().await?;
-        Ok(state.base.as_ref().and_then(|base| Some((base.alive.user.clone()?, name(&base.key)))))
+    // The user, and the names that this session may have in their lists.
+    async fn listed(&self) -> Result<Option<(Arc<str>, Vec<[u8; 32]>)>> {
+        let (state, shared) = (self.read().await?, self.shared());
+        let Some(base) = &state.base else { return Ok(None) };
+        let Some(user) = &base.alive.user else { return Ok(None) };
+        let names = shared.eras().into_iter().map(|era| Ok(name(&shared.key_of(era, &base.id)?)));
+        Ok(Some((user.clone(), names.collect::<Result<_>>()?)))
     }
 
     /// A token for this visitor's forms, which [`verify_csrf`](Session::verify_csrf) asks for. Another site cannot know
@@ -132,7 +136,10 @@ impl Session {
     pub async fn verify_csrf(&self, token: &str) -> Result<()> {
         let shared = self.shared();
         let state = self.read().await?;
-        let holds = |id| shared.config.names.tokens.holds(id, token);
+        let holds = |id| {
+            let mut eras = shared.eras().into_iter();
+            eras.any(|era| shared.names(era).tokens.holds(id, token))
+        };
         if state.base.as_ref().is_some_and(|base| holds(&base.id)) {
             return Ok(());
         }

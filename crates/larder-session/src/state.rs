@@ -1,31 +1,36 @@
 //! What one exchange knows of its session, and what it changed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use larder_core::{Entry, Key, Moment, Revision};
+use http::HeaderValue;
+use larder_core::{Key, Moment, Revision};
 use smallvec::SmallVec;
 
 use crate::cookie::{Brought, Lines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::expiry::Expiry;
-use crate::id::{Id, Slot, Ticket, list_key, name};
+use crate::id::{Era, Id, Names, Slot, list_key};
 use crate::layer::Shared;
-use crate::record::{Alive, EMPTY, MAX_KEY, MAX_KEYS, Record, Values, size};
-use crate::seal::{Opened, Seal, millis};
-use crate::users;
+use crate::look::{look, open};
+use crate::record::{Alive, EMPTY, MAX_KEY, MAX_KEYS, Values, size};
+use crate::seal::millis;
 
 /// A session as it is stored.
 #[derive(Clone)]
 pub(crate) struct Base {
     pub(crate) id: Id,
+    /// Whose names its own is one of.
+    pub(crate) era: Era,
     pub(crate) key: Key,
     pub(crate) alive: Arc<Alive>,
     pub(crate) revision: Revision,
     /// When it was last kept alive.
     pub(crate) written: Option<Moment>,
+    /// Its record is a copy, which counts only because the place that it came from says so.
+    pub(crate) copy: bool,
 }
 
 /// A user, and what their device is called.
@@ -48,7 +53,7 @@ pub(crate) enum Found {
 /// One change, which can be made again on newer values.
 pub(crate) enum Change {
     /// That key becomes this value, or goes.
-    Set(String, Option<Bytes>),
+    Set(Arc<str>, Option<Bytes>),
     /// A closure makes new values out of the present ones.
     Update(Update),
     Clear,
@@ -61,8 +66,8 @@ pub(crate) type Update = Box<dyn FnMut(&mut Values) -> Result<()> + Send>;
 pub(crate) enum Effect {
     #[default]
     Keep,
-    /// It is set to that, for so long; `None` for until the browser closes.
-    Set(String, Option<Duration>),
+    /// This sets it.
+    Set(HeaderValue),
     Remove,
 }
 
@@ -79,7 +84,7 @@ pub(crate) struct State {
     pub(crate) base: Option<Base>,
     /// The values as they are after all changes; `None` while they are the base's.
     view: Option<Arc<Values>>,
-    changes: Vec<Change>,
+    changes: SmallVec<[Change; 1]>,
     pub(crate) expiry: Option<Option<Expiry>>,
     pub(crate) rotate: bool,
     /// Who has signed in.
@@ -151,9 +156,10 @@ impl State {
         }
         let mut values = self.values().clone();
         match &mut change {
-            Change::Set(key, Some(value)) => {
-                values.insert(key.clone(), value.clone());
-            }
+            Change::Set(key, Some(value)) => match values.get_mut(key) {
+                Some(present) => present.clone_from(value),
+                None => drop(values.insert(key.clone(), value.clone())),
+            },
             Change::Set(key, None) => {
                 values.remove(key);
             }
@@ -256,7 +262,9 @@ impl State {
             // Also when they were read and are nothing: one may have been rotated, and lives on.
             None if self.kills.is_empty() => {
                 for ticket in self.brought.iter().flat_map(|brought| &brought.tickets) {
-                    self.kills.push(Kill { key: shared.key(&ticket.id)?, known: None });
+                    for era in shared.eras() {
+                        self.kills.push(Kill { key: shared.key_of(era, &ticket.id)?, known: None });
+                    }
                 }
             }
             None => {}
@@ -272,7 +280,7 @@ impl State {
     /// What explicit saves have done to the cookie. A destruction that was not carried out removes nothing.
     pub(crate) fn effect_of_saves(&self) -> Effect {
         match self.effect {
-            Effect::Set(..) if self.saved => self.effect.clone(),
+            Effect::Set(_) if self.saved => self.effect.clone(),
             _ => Effect::Keep,
         }
     }
@@ -337,120 +345,32 @@ fn check_limits(values: &Values, max_bytes: usize) -> Result<()> {
     if keys && size(values) <= max_bytes { Ok(()) } else { Err(Error::new(ErrorKind::TooLarge)) }
 }
 
-/// Looks up all of these sessions, in one round trip.
-async fn look(shared: &Shared, tickets: &[Ticket]) -> Result<SmallVec<[Found; 1]>> {
-    let store = shared.config.store()?;
-    let mut found = SmallVec::new();
-    if let [Ticket { id, slot: None }] = tickets {
-        let key = shared.key(id)?;
-        let entry = store.get(&key, &[]).await?.entry;
-        found.push(judge(shared, id.clone(), key, entry, None).await?);
-        return Ok(found);
-    }
-    let mut keys = Vec::with_capacity(2 * tickets.len());
-    for Ticket { id, slot } in tickets {
-        keys.push(shared.key(id)?);
-        if let Some(slot) = slot {
-            keys.push(shared.user_key(*slot)?);
-        }
-    }
-    let entries = store.lookup_many(&keys).await?;
-    let mut read = keys.into_iter().zip(entries);
-    for Ticket { id, slot } in tickets {
-        let Some((key, entry)) = read.next() else { break };
-        let list = slot.and_then(|slot| read.next().map(|(_, list)| (slot, list)));
-        found.push(judge(shared, id.clone(), key, entry, list).await?);
-    }
-    Ok(found)
-}
-
-/// Looks at a record again.
-pub(crate) async fn look_again(shared: &Shared, base: &Base) -> Result<Found> {
-    let entry = shared.config.store()?.get(&base.key, &[]).await?.entry;
-    judge(shared, base.id.clone(), base.key.clone(), entry, None).await
-}
-
-type List = (Slot, Option<Entry>);
-
-// The ends are checked here, whatever the store does with its lifetimes.
-async fn judge(
-    shared: &Shared,
-    id: Id,
-    key: Key,
-    entry: Option<Entry>,
-    list: Option<List>,
-) -> Result<Found> {
-    let Some(entry) = entry else { return Ok(Found::Not(Event::UnknownId)) };
-    let Some(record) = entry.downcast_or(Record::decode) else {
-        return Ok(Found::Not(Event::Undecodable));
-    };
-    let alive = match &*record {
-        Record::Alive(alive) => alive.clone(),
-        Record::Destroyed => return Ok(Found::Not(Event::DeadId)),
-        Record::Rotated(_) => return Ok(Found::Rotated),
-    };
-    let written = entry.times().map(|times| times.written);
-    let idle = written.map_or(Duration::ZERO, |written| shared.config.clock.now().since(written));
-    if shared.is_over(&alive, idle) {
-        return Ok(Found::Not(Event::Expired));
-    }
-    let base = Base { id, key, alive, revision: entry.revision(), written };
-    listed(shared, base, list).await
-}
-
-// A session of a user is one while it is in their list. `list` is what was read already.
-async fn listed(shared: &Shared, base: Base, list: Option<List>) -> Result<Found> {
-    let (Some(user), Some(store)) = (&base.alive.user, &shared.config.store) else {
-        return Ok(Found::Alive(base));
-    };
-    let slot = shared.config.names.slot(user);
-    let list = match list {
-        Some((read, list)) if read == slot => list,
-        // The cookie did not say so, or lied.
-        _ => store.get(&shared.user_key(slot)?, &[]).await?.entry,
-    };
-    Ok(match users::lists(list.as_ref(), &name(&base.key)) {
-        true => Found::Alive(base),
-        false => Found::Not(Event::Revoked),
-    })
-}
-
-/// Opens the sessions that these values are.
-async fn open(
-    shared: &Shared,
-    seal: &Seal,
-    values: &[&[u8]],
-    reseal: &mut bool,
-) -> Result<SmallVec<[Found; 1]>> {
-    let mut all = SmallVec::new();
-    for value in values {
-        let opened = match seal.open(value, shared.config.clock.wall()) {
-            Ok(opened) => opened,
-            Err(event) => {
-                all.push(Found::Not(event));
-                continue;
-            }
-        };
-        let Opened { id, alive, kept, old } = opened;
-        let idle = shared.age(kept);
-        if shared.is_over(&alive, idle) {
-            all.push(Found::Not(Event::Expired));
-            continue;
-        }
-        let millis = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
-        let written = Some(shared.config.clock.now().shifted_millis(-millis));
-        let base = Base { key: shared.key(&id)?, id, alive, revision: Revision::NONE, written };
-        let found = listed(shared, base, None).await?;
-        *reseal |= old && matches!(found, Found::Alive(_));
-        all.push(found);
-    }
-    Ok(all)
-}
-
 impl Shared {
     /// Where the session of that id is kept.
     pub(crate) fn key(&self, id: &Id) -> Result<Key> {
-        self.config.names.key(&self.config.namespace, id)
+        self.key_of(0, id)
+    }
+
+    /// Where it is kept by the names of that era.
+    pub(crate) fn key_of(&self, era: Era, id: &Id) -> Result<Key> {
+        self.names(era).key(&self.config.namespace, id)
+    }
+
+    /// The names of an era.
+    pub(crate) fn names(&self, era: Era) -> &Names {
+        match era {
+            0 => &self.config.names,
+            other => &self.config.accepted[other - 1].names,
+        }
+    }
+
+    /// The eras that count now, the present one first.
+    pub(crate) fn eras(&self) -> SmallVec<[Era; 4]> {
+        let counts =
+            |until: Option<SystemTime>| until.is_none_or(|until| self.config.clock.wall() < until);
+        let others = self.config.accepted.iter().enumerate();
+        let others = others.filter(|(_, other)| counts(other.until)).map(|(at, _)| at + 1);
+        std::iter::once(0).chain(others).collect()
     }
 
     /// Where the list of a user's sessions is kept.

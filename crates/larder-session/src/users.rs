@@ -16,7 +16,7 @@ use larder_core::{Encoded, Entry, Key, Live, Outcome, Result as CoreResult, Ttl,
 
 use crate::commit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{Slot, named};
+use crate::id::{Era, Names, Slot, named};
 use crate::layer::Shared;
 use crate::record::Record;
 
@@ -129,30 +129,52 @@ async fn change(
     Err(Error::new(ErrorKind::Conflict))
 }
 
-/// Lists a session that begins. If it goes on where `before` was, that must still be listed.
+/// Lists a session that begins. If it goes on where `before` was, in the same list or in another secret's, that must
+/// still be listed.
 pub(crate) async fn add(
     shared: &Shared,
     slot: Slot,
     new: Listed,
-    before: Option<[u8; 32]>,
+    before: Option<(Slot, [u8; 32])>,
 ) -> Result<()> {
     prune(shared, slot).await?;
-    change(shared, slot, |list| {
-        if let Some(before) = before {
-            let Some(old) = list.iter().find(|listed| listed.name == before) else {
-                return Err(Error::new(ErrorKind::Gone));
-            };
-            let goes_on = Listed { name: new.name, ..old.clone() };
-            list.push(goes_on);
-        } else {
-            list.push(new.clone());
+    let Some((elsewhere, before)) = before.filter(|(old, _)| *old != slot) else {
+        let before = before.map(|(_, name)| name);
+        return change(shared, slot, |list| put(list, &new, before)).await;
+    };
+    let old = find(shared, elsewhere, before).await?;
+    let goes_on = Listed { name: new.name, ..old };
+    change(shared, slot, |list| put(list, &goes_on, None)).await?;
+    // Whoever ended it in the other list until now did not see it in this one; whoever does so later, will.
+    if let Err(ended) = find(shared, elsewhere, before).await {
+        remove(shared, slot, new.name).await?;
+        return Err(ended);
+    }
+    Ok(())
+}
+
+fn put(list: &mut Vec<Listed>, new: &Listed, before: Option<[u8; 32]>) -> Result<bool> {
+    let listed = match before {
+        None => new.clone(),
+        Some(before) => {
+            let old = list.iter().find(|listed| listed.name == before);
+            let old = old.ok_or_else(|| Error::new(ErrorKind::Gone))?;
+            Listed { name: new.name, ..old.clone() }
         }
-        if list.len() > MAX_DEVICES {
-            list.remove(0);
-        }
-        Ok(true)
-    })
-    .await
+    };
+    list.retain(|other| other.name != listed.name);
+    list.push(listed);
+    if list.len() > MAX_DEVICES {
+        list.remove(0);
+    }
+    Ok(true)
+}
+
+async fn find(shared: &Shared, slot: Slot, name: [u8; 32]) -> Result<Listed> {
+    let entry = shared.config.store()?.get(&shared.user_key(slot)?, &[]).await?.entry;
+    let list = List::of(entry.as_ref());
+    let found = list.0.iter().find(|listed| listed.name == name);
+    found.cloned().ok_or_else(|| Error::new(ErrorKind::Gone))
 }
 
 /// Takes one session off its user's list, or all but one, and says which.
@@ -168,6 +190,8 @@ async fn take(
         Ok(!gone.is_empty())
     })
     .await?;
+    // Also where there is nothing to take: it may have been taken by somebody who could not drop the copies.
+    commit::confirm(shared, &shared.user_key(slot)?).await?;
     Ok(gone)
 }
 
@@ -212,7 +236,7 @@ async fn seen(shared: &Shared, list: &List) -> Result<Vec<Option<Duration>>> {
         .map(|entry| {
             let entry = entry?;
             let record = entry.downcast_or(Record::decode)?;
-            let Record::Alive(alive) = &*record else { return None };
+            let alive = record.content()?;
             let idle = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
             (!shared.is_over(alive, idle)).then_some(idle)
         })
@@ -269,16 +293,28 @@ impl Users {
     ///
     /// See [above](Users#errors).
     pub async fn devices(&self, user: &str) -> Result<Vec<Device>> {
-        self.devices_for(user, None).await
+        self.devices_for(user, &[]).await
     }
 
     pub(crate) async fn devices_for(
         &self,
         user: &str,
-        current: Option<[u8; 32]>,
+        current: &[[u8; 32]],
     ) -> Result<Vec<Device>> {
-        let shared = &*self.0;
-        let key = shared.user_key(shared.config.names.slot(user))?;
+        let mut devices = Vec::new();
+        let eras = self.0.eras();
+        for era in &eras {
+            devices.extend(self.devices_of(*era, user, current).await?);
+        }
+        if eras.len() > 1 {
+            devices.sort_by_key(|device| device.since);
+        }
+        Ok(devices)
+    }
+
+    async fn devices_of(&self, era: Era, user: &str, current: &[[u8; 32]]) -> Result<Vec<Device>> {
+        let (shared, names) = (&*self.0, self.0.names(era));
+        let key = shared.user_key(names.slot(user))?;
         let list = List::of(shared.config.store()?.get(&key, &[]).await?.entry.as_ref());
         let in_cookies = shared.config.seal.is_some();
         let seen = match in_cookies {
@@ -288,12 +324,12 @@ impl Users {
         let alive = list.0.iter().zip(seen).filter(|(_, idle)| in_cookies || idle.is_some());
         Ok(alive
             .map(|(listed, idle)| Device {
-                id: shared.config.names.device(&listed.name),
+                id: names.device(&listed.name),
                 label: listed.label.clone(),
                 since: SystemTime::UNIX_EPOCH
                     + Duration::from_millis(u64::try_from(listed.since).unwrap_or(0)),
                 idle,
-                current: current == Some(listed.name),
+                current: current.contains(&listed.name),
             })
             .collect())
     }
@@ -304,8 +340,7 @@ impl Users {
     ///
     /// See [above](Users#errors).
     pub async fn revoke(&self, user: &str, device: &str) -> Result<bool> {
-        let names = &self.0.config.names;
-        let ended = self.end(user, |listed| names.device(&listed.name) == device).await?;
+        let ended = self.end(user, |names, listed| names.device(&listed.name) == device).await?;
         Ok(ended > 0)
     }
 
@@ -318,27 +353,46 @@ impl Users {
     ///
     /// See [above](Users#errors).
     pub async fn revoke_all(&self, user: &str) -> Result<usize> {
-        self.end(user, |_| true).await
+        self.end(user, |_, _| true).await
     }
 
-    pub(crate) async fn revoke_others(&self, user: &str, own: [u8; 32]) -> Result<usize> {
-        self.end(user, |listed| listed.name != own).await
+    pub(crate) async fn revoke_others(&self, user: &str, own: &[[u8; 32]]) -> Result<usize> {
+        self.end(user, |_, listed| !own.contains(&listed.name)).await
     }
 
-    async fn end(&self, user: &str, goes: impl Fn(&Listed) -> bool + Send + Sync) -> Result<usize> {
+    async fn end(
+        &self,
+        user: &str,
+        goes: impl Fn(&Names, &Listed) -> bool + Send + Sync,
+    ) -> Result<usize> {
         let shared = &*self.0;
-        let gone = take(shared, shared.config.names.slot(user), goes).await?;
+        let eras = shared.eras();
+        let mut gone = Vec::new();
+        for _ in 0..TRIES {
+            let before = gone.len();
+            for era in &eras {
+                let names = shared.names(*era);
+                let goes = |listed: &Listed| goes(names, listed);
+                gone.extend(take(shared, names.slot(user), goes).await?);
+            }
+            // What moved from one list to another meanwhile is in neither when a whole round finds nothing.
+            if eras.len() == 1 || gone.len() == before {
+                break;
+            }
+        }
+        let mut failed = None;
         if shared.config.seal.is_none() {
             let store = shared.config.store()?;
             for name in &gone {
-                // They are over already; this frees their room, and tells slower requests why they fail.
+                // They are over already, unless one was just being rotated or moved; this ends it where it went, frees
+                // their room, and tells slower requests why they fail.
                 let key = named(store.namespace(), name)?;
                 if let Err(error) = commit::kill(shared, key, None).await {
-                    tracing::debug!(?error, "the record of a revoked session stays for a while");
+                    failed = Some(error);
                 }
             }
         }
-        Ok(gone.len())
+        failed.map_or(Ok(gone.len()), Err)
     }
 }
 

@@ -6,13 +6,20 @@ use bytes::{BufMut, Bytes};
 use rmp_serde::Deserializer;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Values;
 
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes> {
+    // Most are small, and then take one allocation of their length.
+    let mut bytes = SmallVec::<[u8; 128]>::new();
     // Field names are written, so that fields may come and go between versions.
-    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(refused)
+    rmp_serde::encode::write_named(&mut bytes, value).map_err(refused)?;
+    Ok(match bytes.spilled() {
+        true => Bytes::from(bytes.into_vec()),
+        false => Bytes::copy_from_slice(&bytes),
+    })
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
@@ -53,7 +60,7 @@ fn fields(bytes: &Bytes) -> Option<Values> {
         let (key, length) = first::<String>(&bytes[at..])?;
         at += length;
         let (_, length) = first::<IgnoredAny>(&bytes[at..])?;
-        values.insert(key, bytes.slice(at..at + length));
+        values.insert(key.into(), bytes.slice(at..at + length));
         at += length;
     }
     Some(values)
@@ -96,7 +103,8 @@ mod tests {
             big: u64::MAX,
         };
         let values = split(&cart).unwrap();
-        assert_eq!(values.keys().collect::<Vec<_>>(), ["big", "bytes", "deep", "items", "note"]);
+        let keys: Vec<&str> = values.keys().map(|key| &**key).collect();
+        assert_eq!(keys, ["big", "bytes", "deep", "items", "note"]);
         assert_eq!(decode::<u64>(&values["big"]).unwrap(), u64::MAX);
         assert_eq!(join::<Cart>(&values).unwrap(), cart);
         assert_eq!(join::<Cart>(&Values::new()).unwrap(), Cart::default());

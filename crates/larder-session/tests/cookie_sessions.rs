@@ -258,7 +258,7 @@ async fn s07_a_larger_epoch_signs_everybody_out() {
 }
 
 #[tokio::test]
-async fn s17_a_session_that_fits_no_cookie_is_an_error_and_the_old_one_stays() {
+async fn s17_and_c115_a_session_that_fits_no_cookie_is_an_error_and_the_old_one_stays() {
     for sealed in both() {
         let layer = layer(sealed);
         let mut browser = begun(&layer).await;

@@ -451,6 +451,169 @@ async fn lists_of_users_sessions_refuse_it_too() {
     assert!(error.to_string().contains("stands in for (failover:)"), "{error}");
 }
 
+/// Two nodes over the same two stores, each with its own way to them.
+struct Pair {
+    here: SessionLayer,
+    there: SessionLayer,
+    cache: larder_testkit::faulty::Faults,
+    hands: larder_core::ManualClock,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (clock, hands) = Clock::manual();
+        let (near, far) = (Reference::new(clock.clone()), Reference::new(clock));
+        let node = || {
+            let (cache, durable) = (Faulty::new(near.clone()), Faulty::new(far.clone()));
+            let pair = WriteThrough::builder(cache, durable).build().unwrap();
+            let faults = pair.cache().faults();
+            (SessionLayer::new(&common::patient(pair, "shop")), faults)
+        };
+        let ((here, cache), (there, _)) = (node(), node());
+        Pair { here, there, cache, hands }
+    }
+
+    /// The cache is back, and its breaker has noticed.
+    fn heal(&self) {
+        self.cache.heal();
+        self.hands.advance(std::time::Duration::from_secs(2));
+    }
+
+    async fn begun(&self) -> Browser {
+        let mut browser = Browser::new(&self.here);
+        let enter = |session: Session| async move {
+            session.sign_in_as("ada", "phone").await?;
+            session.insert("user", &7).await
+        };
+        assert_eq!(browser.send(enter).await.status, 200);
+        // Both records have a copy.
+        let plain = browser.cookie.as_ref().unwrap();
+        let plain = &plain[..plain.len() - 32];
+        assert!(is_there(&self.there, plain).await);
+        browser
+    }
+}
+
+async fn is_there(layer: &SessionLayer, cookie: &str) -> bool {
+    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    let ask = |session: Session| async move {
+        let _ = told.send(session.contains("user").await?);
+        Ok(())
+    };
+    assert_eq!(exchange(layer, Some(cookie), ask).await.status, 200);
+    tells.recv().await.unwrap_or(false)
+}
+
+async fn leave(session: Session) -> larder_session::Result<()> {
+    session.destroy().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn c116_a_sign_out_that_the_cache_did_not_hear_of_is_503_and_is_done_when_it_is_repeated() {
+    for (elsewhere, reads) in [(false, false), (false, true), (true, false), (true, true)] {
+        let pair = Pair::new();
+        let mut browser = pair.begun().await;
+        let cookie = browser.cookie.clone().unwrap();
+        pair.cache.inject(Fault::Fail(StoreError::Unavailable), &Verb::ALL);
+        for _ in 0..2 {
+            let got = browser
+                .send(move |session| async move {
+                    if reads {
+                        session.contains("user").await?;
+                    }
+                    session.destroy().await
+                })
+                .await;
+            assert_eq!((got.status.as_u16(), got.set_cookie()), (503, None));
+        }
+        assert!(!is_there(&pair.here, &cookie).await, "the durable store has done it");
+        let plain = &cookie[..cookie.len() - 32];
+        assert!(
+            is_there(&pair.there, plain).await,
+            "and a copy elsewhere says otherwise, for a while"
+        );
+        if elsewhere {
+            browser.layer = pair.there.clone();
+        } else {
+            pair.heal();
+        }
+        assert_eq!(browser.send(leave).await.status, 200);
+        assert_eq!(browser.cookie, None);
+        for layer in [&pair.here, &pair.there] {
+            assert!(!is_there(layer, &cookie).await && !is_there(layer, plain).await);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c116_a_rotation_that_the_cache_cannot_hear_of_is_503_and_changes_nothing() {
+    let pair = Pair::new();
+    let mut browser = pair.begun().await;
+    let cookie = browser.cookie.clone();
+    pair.cache.inject(Fault::Fail(StoreError::Unavailable), &Verb::ALL);
+    for enters in [false, true] {
+        let got = browser
+            .send(move |session| async move {
+                match enters {
+                    true => session.sign_in_as("bob", "phone").await,
+                    false => session.rotate().await,
+                }
+            })
+            .await;
+        assert_eq!((got.status.as_u16(), got.set_cookie()), (503, None));
+        assert!(is_there(&pair.here, browser.cookie.as_ref().unwrap()).await);
+    }
+    // What begins and what is changed does not need the cache.
+    assert_eq!(browser.send(put).await.status, 200);
+    assert_eq!(Browser::new(&pair.here).send(put).await.status, 200);
+    pair.heal();
+    assert_eq!(browser.send(|session| async move { session.rotate().await }).await.status, 200);
+    assert_ne!(browser.cookie, cookie);
+    for layer in [&pair.here, &pair.there] {
+        assert!(!is_there(layer, cookie.as_ref().unwrap()).await);
+        assert!(is_there(layer, browser.cookie.as_ref().unwrap()).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c116_a_revocation_that_the_cache_did_not_hear_of_is_an_error_and_is_done_when_it_is_repeated()
+ {
+    let pair = Pair::new();
+    let browser = pair.begun().await;
+    let cookie = browser.cookie.as_ref().unwrap();
+    let plain = &cookie[..cookie.len() - 32];
+    pair.cache.inject(Fault::Fail(StoreError::Unavailable), &Verb::ALL);
+    let users = pair.here.users();
+    for _ in 0..2 {
+        assert_eq!(users.revoke_all("ada").await.unwrap_err().kind(), ErrorKind::Store);
+    }
+    assert!(!is_there(&pair.here, cookie).await);
+    assert!(is_there(&pair.there, plain).await, "a copy elsewhere");
+    pair.heal();
+    assert_eq!(users.revoke_all("ada").await.unwrap(), 0);
+    assert!(!is_there(&pair.there, plain).await && !is_there(&pair.there, cookie).await);
+}
+
+/// A save on an old copy finds out, and is made again on what the durable store has.
+#[tokio::test(start_paused = true)]
+async fn c116_a_change_made_on_an_old_copy_is_made_again_and_not_given_up() {
+    let pair = Pair::new();
+    let mut browser = Browser::new(&pair.here);
+    browser.send(put).await;
+    assert!(is_there(&pair.there, browser.cookie.as_ref().unwrap()).await);
+    pair.cache.inject(Fault::Fail(StoreError::Unavailable), &Verb::ALL);
+    browser.send(|session| async move { session.insert("here", &1).await }).await;
+    browser.layer = pair.there.clone();
+    let got = browser.send(|session| async move { session.insert("there", &1).await }).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    browser
+        .send(|session| async move {
+            assert_eq!(session.keys().await?, ["here", "there", "user"]);
+            Ok(())
+        })
+        .await;
+}
+
 // 116. A cache before the durable store costs round trips when it is gone, and loses nothing.
 #[tokio::test(start_paused = true)]
 async fn c116_sessions_live_in_a_durable_store_with_a_cache_before_it() {
@@ -489,4 +652,44 @@ async fn c116_sessions_live_in_a_durable_store_with_a_cache_before_it() {
         Ok(())
     });
     assert_eq!(seen.await.status, 200);
+}
+
+/// What [the documentation](larder_session#which-store) says of Redis: a replica takes over without what it had not
+/// received. Here it is cut off first, which is what a partition does.
+#[tokio::test(flavor = "multi_thread")]
+async fn o05_what_a_replica_had_not_received_is_lost_when_it_takes_over_as_the_documentation_says()
+{
+    use larder_redis::RedisBackend;
+    use larder_testkit::servers::RedisServer;
+
+    let primary = RedisServer::start().await;
+    let port = primary.port().to_string();
+    let replica =
+        RedisServer::options().directive("replicaof", &["127.0.0.1", &port]).start().await;
+    let layer_over = async |server: &RedisServer| {
+        let url = format!("{}?response_timeout=120s&connect_timeout=20s", server.url());
+        let backend = RedisBackend::connect(&url).await.expect("a connection");
+        SessionLayer::new(&common::patient(backend, "shop")).evictable()
+    };
+    let before = layer_over(&primary).await;
+    let begun = async || {
+        let mut browser = Browser::new(&before);
+        assert_eq!(browser.send(put).await.status, 200);
+        browser
+    };
+    let (kept, mut left) = (begun().await, begun().await);
+    // Both have arrived.
+    let arrived = primary.command(&["WAIT", "1", "60000"]).await.unwrap();
+    assert_eq!(arrived, b":1\r\n");
+    replica.command(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    // Acknowledged, and never seen by what takes over.
+    let lost = begun().await;
+    let signed_out = left.cookie.clone().unwrap();
+    assert_eq!(left.send(leave).await.status, 200);
+    assert!(!is_there(&before, &signed_out).await);
+
+    let after = layer_over(&replica).await;
+    assert!(is_there(&after, kept.cookie.as_ref().unwrap()).await);
+    assert!(!is_there(&after, lost.cookie.as_ref().unwrap()).await, "they sign in again");
+    assert!(is_there(&after, &signed_out).await, "they have to sign out again");
 }

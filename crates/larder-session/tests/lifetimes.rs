@@ -4,10 +4,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Browser, Stand};
-use larder_core::{Backend, Ttl};
+use common::{Browser, Stand, patient};
+use larder_core::{Backend, Clock, Ttl};
+use larder_file::FileBackend;
 use larder_redis::RedisBackend;
-use larder_session::{Expiry, Refresh, Session};
+use larder_session::{Expiry, Refresh, Session, SessionLayer};
 use larder_testkit::faulty::{Faulty, Verb};
 use larder_testkit::servers::RedisServer;
 
@@ -30,7 +31,7 @@ async fn is_signed_in(browser: &mut Browser) -> bool {
 }
 
 #[tokio::test]
-async fn s07_a_session_ends_to_the_second_though_the_store_keeps_it() {
+async fn s07_and_c113_a_session_ends_to_the_second_though_the_store_keeps_it() {
     for (expiry, end) in [
         (Expiry::idle(HOUR), HOUR),
         (Expiry::fixed(HOUR), HOUR),
@@ -50,8 +51,8 @@ async fn s07_a_session_ends_to_the_second_though_the_store_keeps_it() {
         stand.later(2 * SECOND);
         let keeping = larder_core::Times { expires: None, ..written };
         let keeper = Keeper { inner: stand.memory.clone(), entry: forever.with_times(keeping) };
-        let cache = common::patient(keeper, "shop");
-        let layer = larder_session::SessionLayer::new(&cache).expiry(expiry).evictable();
+        let cache = patient(keeper, "shop");
+        let layer = SessionLayer::new(&cache).expiry(expiry).evictable();
         let cookie = browser.cookie.clone().unwrap();
         assert!(!is_signed_in(&mut Browser::with_cookie(&layer, &cookie)).await, "{expiry:?}");
         assert!(!is_signed_in(&mut browser).await);
@@ -96,7 +97,7 @@ mod keeper {
 }
 
 #[tokio::test]
-async fn reading_keeps_nothing_alive_unless_configured() {
+async fn c113_reading_keeps_nothing_alive_unless_configured() {
     let expiry = Expiry::idle(HOUR);
     for (refresh, touches, alive) in [
         (Refresh::OnChange, 0, false),
@@ -120,7 +121,7 @@ async fn reading_keeps_nothing_alive_unless_configured() {
 }
 
 #[tokio::test]
-async fn a_refresh_tells_the_browser_unless_it_keeps_the_cookie_to_its_own_end() {
+async fn c108_a_refresh_tells_the_browser_unless_it_keeps_the_cookie_to_its_own_end() {
     for (expiry, renewed) in
         [(Expiry::idle(HOUR), true), (Expiry::idle(HOUR).until_browser_closes(), false)]
     {
@@ -159,7 +160,7 @@ async fn no_refresh_goes_beyond_the_absolute_end() {
 }
 
 #[tokio::test]
-async fn an_expiry_of_its_own_survives_saves_and_rotation_and_can_be_given_back() {
+async fn c113_an_expiry_of_its_own_survives_saves_and_rotation_and_can_be_given_back() {
     let stand = Stand::with(|layer| layer.expiry(Expiry::idle(HOUR)));
     let mut browser = stand.browser();
     let remember = Expiry::idle(100 * HOUR);
@@ -253,7 +254,7 @@ async fn s06_keeping_a_session_alive_on_redis_leaves_its_record_as_it_is() {
     let url = format!("{}?response_timeout=120s&connect_timeout=20s", server.url());
     let backend = Faulty::new(RedisBackend::connect(&url).await.expect("a connection"));
     let (faults, other) = (backend.faults(), RedisBackend::connect(&url).await.expect("another"));
-    let layer = larder_session::SessionLayer::new(&common::patient(backend, "shop"));
+    let layer = SessionLayer::new(&patient(backend, "shop"));
     let mut browser = Browser::new(&layer.evictable().refresh(Refresh::Always));
     browser.send(put).await;
     let key = faults.calls()[0].keys[0].clone();
@@ -264,4 +265,74 @@ async fn s06_keeping_a_session_alive_on_redis_leaves_its_record_as_it_is() {
     assert_eq!(after.revision(), before.revision());
     assert_eq!(after.encoded().unwrap(), before.encoded().unwrap());
     assert!(is_signed_in(&mut browser).await);
+}
+
+/// Files do not go by themselves: the store's own sweep takes them away, and nobody has to ask for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c118_a_sweep_takes_sessions_that_ended_and_no_others_and_readers_go_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (clock, hands) = Clock::manual();
+    let backend = FileBackend::builder().path(directory.path()).clock(clock).build();
+    let backend = backend.expect("a directory");
+    let layer = SessionLayer::new(&patient(backend.clone(), "shop")).evictable();
+    let (mut lasting, short) = (Vec::new(), Expiry::fixed(60 * SECOND));
+    for n in 0..300 {
+        let mut browser = Browser::new(&layer);
+        let ends = n % 3 != 0;
+        browser
+            .send(move |session| async move {
+                if ends {
+                    session.set_expiry(short).await?;
+                }
+                session.insert("user", &7).await
+            })
+            .await;
+        if !ends {
+            lasting.push(browser);
+        }
+    }
+    backend.sweep().await.unwrap();
+    assert_eq!(backend.usage().await.unwrap().files, 300);
+    hands.advance(61 * SECOND);
+    let sweeping = tokio::spawn({
+        let backend = backend.clone();
+        async move { backend.sweep().await }
+    });
+    for browser in &mut lasting {
+        assert!(is_signed_in(browser).await);
+    }
+    sweeping.await.unwrap().unwrap();
+    backend.sweep().await.unwrap();
+    assert_eq!(backend.usage().await.unwrap().files, 100);
+    for browser in &mut lasting {
+        assert!(is_signed_in(browser).await);
+    }
+}
+
+/// Redis frees what has ended by itself: there is nothing to purge.
+#[tokio::test(flavor = "multi_thread")]
+async fn c118_redis_needs_no_purge() {
+    let server = RedisServer::start().await;
+    let url = format!("{}?response_timeout=120s&connect_timeout=20s", server.url());
+    let backend = RedisBackend::connect(&url).await.expect("a connection");
+    let layer = SessionLayer::new(&patient(backend, "shop")).evictable();
+    let size = async || String::from_utf8(server.command(&["DBSIZE"]).await.unwrap()).unwrap();
+    // One that stays, and what else the namespace has.
+    Browser::new(&layer).send(put).await;
+    let before = size().await;
+    let brief = Expiry::fixed(Duration::from_millis(50));
+    let begin = move |session: Session| async move {
+        session.set_expiry(brief).await?;
+        session.insert("user", &7).await
+    };
+    for _ in 0..10 {
+        assert_eq!(Browser::new(&layer).send(begin).await.status, 200);
+    }
+    // The server's own time, which no clock of ours drives: it is asked until they are gone.
+    let freed = async {
+        while size().await != before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(60 * SECOND, freed).await.expect("they end by themselves");
 }

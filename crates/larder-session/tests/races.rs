@@ -165,25 +165,47 @@ async fn logout(nodes: &[SessionLayer], round: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn s04_no_logout_is_undone_in_memory() {
+async fn s04_and_c111_no_logout_is_undone_in_memory() {
     logouts(memory_nodes(2).await, races(100_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn s04_no_logout_is_undone_on_redis() {
+async fn s04_and_c111_no_logout_is_undone_on_redis() {
     let server = RedisServer::start().await;
     logouts(redis_nodes(&server, 2).await, races(10_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn s04_no_logout_is_undone_on_files() {
+async fn s04_and_c111_no_logout_is_undone_on_files() {
     let directory = tempfile::tempdir().expect("a directory");
     logouts(file_nodes(directory.path(), 2), races(2_000)).await;
 }
 
+/// In the middle of a change of secrets: every other node has the new one already, and each accepts the other's.
+fn changing(nodes: Vec<SessionLayer>) -> Vec<SessionLayer> {
+    let secrets = [[7; 32], [9; 32]];
+    let node = |(at, layer): (usize, SessionLayer)| {
+        layer.secret(&secrets[at % 2]).accept_secret(&secrets[(at + 1) % 2]).expect("a secret")
+    };
+    nodes.into_iter().enumerate().map(node).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s14_no_logout_is_undone_and_no_count_is_lost_while_the_secret_changes_in_memory() {
+    logouts(changing(memory_nodes(2).await), races(20_000)).await;
+    increments(changing(memory_nodes(3).await), races(2_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s14_no_logout_is_undone_and_no_count_is_lost_while_the_secret_changes_on_redis() {
+    let server = RedisServer::start().await;
+    logouts(changing(redis_nodes(&server, 2).await), races(2_000)).await;
+    increments(changing(redis_nodes(&server, 3).await), races(500)).await;
+}
+
 /// What the slower of two requests comes to; each step is taken with the state that the other one left.
 #[tokio::test]
-async fn s05_different_keys_merge_and_the_same_key_conflicts_loudly() {
+async fn s05_and_c112_different_keys_merge_and_the_same_key_conflicts_loudly() {
     type Steps = (&'static str, &'static str, Result<&'static [(&'static str, u8)], ErrorKind>);
     let table: [Steps; 14] = [
         ("insert a", "insert b", Ok(&[("a", 1), ("b", 2), ("x", 0)])),

@@ -18,9 +18,10 @@ async fn put(session: Session) -> larder_session::Result<()> {
 }
 
 #[tokio::test]
-async fn s08_who_brings_no_cookie_and_writes_nothing_costs_nothing() {
+async fn s08_and_c121_who_brings_no_cookie_and_writes_nothing_costs_nothing() {
     let stand = Stand::new();
-    for _ in 0..1000 {
+    let requests = std::env::var("LARDER_REQUESTS").ok().and_then(|many| many.parse().ok());
+    for _ in 0..requests.unwrap_or(1000) {
         let got = stand.browser().send(|_| async { Ok(()) }).await;
         assert!(got.headers.is_empty(), "{got:?}");
         // Looking into a session that is not there, and signing out of it.
@@ -45,7 +46,7 @@ async fn s08_who_brings_no_cookie_and_writes_nothing_costs_nothing() {
 }
 
 #[tokio::test]
-async fn reading_is_one_round_trip_and_writing_one_load_and_one_save() {
+async fn c106_reading_is_one_round_trip_and_writing_one_load_and_one_save() {
     let stand = Stand::new();
     let mut browser = stand.browser();
     let cost = |verbs: &[Verb]| {
@@ -108,7 +109,7 @@ async fn reading_is_one_round_trip_and_writing_one_load_and_one_save() {
 }
 
 #[tokio::test]
-async fn what_is_taken_is_shown_once_and_a_sign_in_changes_the_id() {
+async fn c109_what_is_taken_is_shown_once_and_a_sign_in_changes_the_id() {
     let stand = Stand::new();
     let mut browser = stand.browser();
     let notice = |session: Session| async move {
@@ -139,7 +140,7 @@ struct Visitor {
 }
 
 #[tokio::test]
-async fn nested_changes_are_noticed_and_other_keys_stay() {
+async fn c108_nested_changes_are_noticed_and_other_keys_stay() {
     let stand = Stand::new();
     let mut browser = stand.browser();
     browser.send(put).await;
@@ -172,7 +173,7 @@ async fn nested_changes_are_noticed_and_other_keys_stay() {
 }
 
 #[tokio::test]
-async fn s01_a_clients_id_is_never_adopted() {
+async fn s01_and_c107_a_clients_id_is_never_adopted() {
     let stand = Stand::new();
     let mut victim = stand.browser();
     victim.send(put).await;
@@ -201,7 +202,7 @@ async fn s01_a_clients_id_is_never_adopted() {
 }
 
 #[tokio::test]
-async fn s02_rotation_is_kept_whatever_follows_and_the_old_id_is_dead() {
+async fn s02_and_c109_rotation_is_kept_whatever_follows_and_the_old_id_is_dead() {
     type Step = &'static [&'static str];
     let orders: [Step; 6] = [
         &["rotate"],
@@ -356,7 +357,7 @@ async fn s19_of_two_cookies_with_a_session_each_none_is_used() {
 }
 
 #[tokio::test]
-async fn s20_headers_are_right_on_set_refresh_and_removal_and_stricter_ones_stay() {
+async fn s20_and_c110_headers_are_right_on_set_refresh_and_removal_and_stricter_ones_stay() {
     let stand = Stand::new();
     let mut browser = stand.browser();
     for (handler, cookie) in [("put", true), ("read", false), ("put", true), ("destroy", true)] {
@@ -481,7 +482,7 @@ async fn clearing_the_cache_leaves_sessions_alone() {
 }
 
 #[tokio::test]
-async fn nothing_is_saved_on_a_server_error_unless_that_is_wanted() {
+async fn c108_nothing_is_saved_on_a_server_error_unless_that_is_wanted() {
     for wanted in [false, true] {
         let stand = Stand::with(|layer| if wanted { layer.save_on_server_errors() } else { layer });
         let mut browser = stand.browser();

@@ -308,6 +308,16 @@ async fn nobody_is_lost_at_a_sign_in_and_nobody_comes_back_after_all_were_ended_
     at_once(nodes, 30).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s14_nobody_is_lost_and_nobody_comes_back_after_all_were_ended_while_the_secret_changes() {
+    let memory = MemoryBackend::default();
+    let node = |secret: [u8; 32], other: [u8; 32]| {
+        let layer = SessionLayer::new(&patient(memory.clone(), "shop")).evictable();
+        layer.secret(&secret).accept_secret(&other).expect("a secret")
+    };
+    at_once(vec![node([7; 32], [9; 32]), node([9; 32], [7; 32])], 200).await;
+}
+
 #[tokio::test]
 async fn a_slow_request_of_a_revoked_session_saves_nothing_that_anybody_can_read() {
     let stand = Stand::new();

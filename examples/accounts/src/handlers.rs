@@ -1,6 +1,7 @@
 //! What pages do with their session.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::USER_AGENT;
@@ -153,20 +154,32 @@ pub async fn empty_cart(Checked(session, Nothing {}): Checked<Nothing>) -> Answe
 /// Where one is logged in.
 pub async fn devices_page(State(app): State<App>, session: Session) -> Answer {
     if session.user().await?.is_none() {
-        return again(&session, "Log in to see your devices.", "/login").await;
+        session.flash(Level::Info, "Log in to see your devices.").await?;
+        return Ok(Redirect::to("/login").into_response());
     }
     let token = session.csrf_token().await?;
     let devices = session.devices().await?;
     let devices: Vec<_> = devices
         .into_iter()
         .map(|device| {
-            let idle = device.idle.unwrap_or_default().as_secs() / 60;
-            let since = device.since.elapsed().unwrap_or_default().as_secs() / 60;
+            let idle = ago(device.idle.unwrap_or_default());
+            let since = ago(device.since.elapsed().unwrap_or_default());
             context! { id => device.id, label => device.label, current => device.current, idle, since }
         })
         .collect();
     let page = app.pages.page(&session, "devices.html", context! { token, devices }).await?;
     Ok(page.into_response())
+}
+
+fn ago(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    let (count, unit) = match minutes {
+        0 => return "just now".to_owned(),
+        1..60 => (minutes, "minute"),
+        60..1440 => (minutes / 60, "hour"),
+        _ => (minutes / 1440, "day"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
 /// Ends one of one's sessions.

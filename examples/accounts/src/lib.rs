@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::map_response;
 use axum::routing::{get, post};
 use larder::Cache;
 use larder::session::{Expiry, Refresh, Result, SessionCookie, SessionLayer};
@@ -80,6 +81,7 @@ pub fn app(users: Users, sessions: SessionLayer) -> Router {
         .fallback(handlers::not_found)
         .layer(DefaultBodyLimit::max(16 * 1024))
         .layer(sessions)
+        .layer(map_response(problem::shown))
         .with_state(app)
 }
 

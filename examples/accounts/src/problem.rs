@@ -37,7 +37,7 @@ impl IntoResponse for Problem {
         };
         let words = match status {
             StatusCode::FORBIDDEN => {
-                "This form is from an older page. Go back, load the page again, and send it again."
+                "This form is from an older page, or from another site. Go back, load the page again, and send it again."
             }
             StatusCode::CONFLICT => {
                 "Something else in this browser was quicker. Load the page again."
@@ -51,12 +51,26 @@ impl IntoResponse for Problem {
     }
 }
 
+/// What the session layer answers instead of a handler has no body, and browsers show a page of their own then.
+pub async fn shown(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let Some(error) = parts.extensions.get::<Error>().cloned() else {
+        return Response::from_parts(parts, body);
+    };
+    let mut shown = Problem::from(error).into_response();
+    shown.headers_mut().extend(parts.headers);
+    shown
+}
+
 /// A page that says one thing.
 pub fn page(status: StatusCode, words: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>{status}</title>\
-         <link rel=stylesheet href=/style.css><main><h1>{status}</h1><p>{words}</p>\
-         <p><a href=/>Home</a></p></main></html>"
+         <meta name=viewport content=\"width=device-width, initial-scale=1\">\
+         <link rel=stylesheet href=/style.css>\
+         <header><a class=brand href=/>Tea &amp; Larder</a></header>\
+         <main><h1>{status}</h1><p>{words}</p>\
+         <p><a class=button href=/>Home</a></p></main></html>"
     );
     (status, Html(html)).into_response()
 }

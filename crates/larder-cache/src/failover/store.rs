@@ -174,6 +174,7 @@ impl<P: Backend, S: Backend> Backend for Failover<P, S> {
             read_delay: first.read_delay.max(second.read_delay),
             default_ttl: first.default_ttl,
             splits: true,
+            copies: first.copies || second.copies,
         }
     }
 

@@ -22,6 +22,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
         let durable = self.0.durable.abilities();
         Abilities {
             local: false,
+            copies: true,
             follows_clock: durable.follows_clock && cache.follows_clock,
             precision: durable.precision.max(cache.precision),
             clear_delay: durable.clear_delay.max(cache.clear_delay),
@@ -74,7 +75,9 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
         let (inner, key) = (self.0.clone(), key.clone());
         owned(async move {
             let outcome = inner.durable.put(&key, entry, ttl, when).await;
-            if !matches!(outcome, Ok(Outcome::Refused)) {
+            // Whoever names a revision that is not there has read an old copy, and would read it again.
+            let stale = matches!(when, When::Revision(_));
+            if stale || !matches!(outcome, Ok(Outcome::Refused)) {
                 // Where that fails, this node reads no copy, and others none that is older than the ceiling.
                 let _ = inner.copies.drop(std::slice::from_ref(&key)).await;
             }

@@ -17,6 +17,7 @@ pub(super) struct Daemon {
     directory: Directory,
     binary: PathBuf,
     end: &'static str,
+    family: bool,
 }
 
 impl Daemon {
@@ -28,7 +29,14 @@ impl Daemon {
             directory: Directory::new(name),
             binary: binary.to_owned(),
             end: "KILL",
+            family: false,
         }
+    }
+
+    /// Ended together with all that it has started.
+    pub(super) fn with_its_family(mut self) -> Self {
+        self.family = true;
+        self
     }
 
     /// Ended by that signal, where being killed leaves something behind.
@@ -49,7 +57,7 @@ impl Daemon {
     pub(super) async fn run(&mut self, args: &[String], ready: impl AsyncFn() -> bool) -> bool {
         self.kill();
         let log = self.directory().join("log");
-        let mut process = Process::start(&self.binary, args, &log, self.end);
+        let mut process = Process::start(&self.binary, args, &log, self.end, self.family);
         let until = Instant::now() + START;
         loop {
             if process.ended() {

@@ -13,31 +13,41 @@ pub(super) struct Process {
     watcher: Option<Child>,
     // The signal that ends it.
     end: &'static str,
+    // Whether what it has started ends with it.
+    family: bool,
 }
 
 impl Process {
     /// Starts it, with its output in a file.
     ///
     /// `end` is the signal that ends it at once: `KILL`, or one after which it takes away what the system would keep.
-    pub(super) fn start(binary: &Path, args: &[String], log: &Path, end: &'static str) -> Self {
+    pub(super) fn start(
+        binary: &Path,
+        args: &[String],
+        log: &Path,
+        end: &'static str,
+        family: bool,
+    ) -> Self {
         let output = fs::File::create(log).expect("the log file can be made");
         let errors = output.try_clone().expect("a file can be opened twice");
-        let child = Command::new(binary)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
+        let mut command = Command::new(binary);
+        command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors);
+        #[cfg(unix)]
+        if family {
+            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        }
+        let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
         let watcher = Command::new("sh")
-            .args(["-c", "read -r _; kill -CONT \"$1\"; kill -\"$2\" \"$1\"", "watcher"])
-            .args([&child.id().to_string(), end])
+            .args(["-c", "read -r _; kill -CONT -- \"$1\"; kill -\"$2\" -- \"$1\"", "watcher"])
+            .args([&target(&child, family), end])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .ok();
-        Process { child, watcher, end }
+        Process { child, watcher, end, family }
     }
 
     /// Whether it has ended by itself.
@@ -52,10 +62,15 @@ impl Process {
 
     /// Sends it a signal by name.
     pub(super) fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        let target = target(&self.child, self.family);
+        let status = Command::new("kill").args([&format!("-{name}"), "--", &target]).status();
         assert!(status.is_ok_and(|status| status.success()), "the signal {name} cannot be sent");
     }
+}
+
+// Whom signals go to: a process, or the group that it leads.
+fn target(child: &Child, family: bool) -> String {
+    if family { format!("-{}", child.id()) } else { child.id().to_string() }
 }
 
 impl Drop for Process {
@@ -72,6 +87,11 @@ impl Drop for Process {
             while !self.ended() && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(5));
             }
+        }
+        if self.family {
+            // Before its number is given to somebody else, which waiting for it allows.
+            let target = target(&self.child, true);
+            let _ = Command::new("kill").args(["-KILL", "--", &target]).status();
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -16,8 +16,9 @@ use tokio::net::TcpListener;
 pub(crate) struct Service {
     pub(crate) base: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    _folder: TempDir,
-    task: tokio::task::JoinHandle<()>,
+    // Of the users' file, for as long as it is used.
+    folder: Option<TempDir>,
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Service {
@@ -26,14 +27,25 @@ impl Service {
     }
 
     pub(crate) async fn over(cache: Cache) -> Self {
+        Service::with(cache, false).await
+    }
+
+    pub(crate) async fn with(cache: Cache, https: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let users = accounts::users::Users::open(&folder.path().join("accounts.db")).unwrap();
-        let app = accounts::app(users, accounts::sessions(&cache, false).unwrap());
+        let app = accounts::app(users, accounts::sessions(&cache, https).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let mut service = Service::at(base);
+        (service.task, service.folder) = (Some(task), Some(folder));
+        service
+    }
+
+    /// One that somebody else has started.
+    pub(crate) fn at(base: String) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Service { base, client, _folder: folder, task }
+        Service { base, client, folder: None, task: None }
     }
 
     pub(crate) fn browser(&self, agent: &'static str) -> Browser<'_> {
@@ -43,7 +55,9 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 

@@ -28,6 +28,7 @@ async fn a_form_without_its_token_or_from_elsewhere_is_refused() {
             .header(name, value);
         let page = browser.send(request, format!("token={old}&item=Cup")).await;
         assert_eq!(page.status, 403);
+        page.says("from another site");
     }
     browser.get("/cart").await.says("nothing in it");
     // A page from before the sign-in.
