@@ -40,6 +40,9 @@ pub struct Abilities {
     /// Is in more than one place, one after the other, and conditions hold within one of them: what must not be lost or
     /// brought back, a session or a lock that protects more than work, does not belong here.
     pub splits: bool,
+    /// Keeps nothing: what is put is checked and gone at once, and nothing is ever found. For development and tests;
+    /// what must not be lost does not belong here.
+    pub forgets: bool,
     /// What [`Ttl::Default`] stands for here.
     pub default_ttl: Ttl,
 }
@@ -57,6 +60,7 @@ impl Default for Abilities {
             max_bytes: None,
             clear_delay: Duration::ZERO,
             splits: false,
+            forgets: false,
             default_ttl: Ttl::STANDARD,
         }
     }

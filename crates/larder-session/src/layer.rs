@@ -74,8 +74,23 @@ pub(crate) struct Common {
     warned: AtomicBool,
 }
 
-pub(crate) const SPLITS: &str = "sessions cannot live in a store that another one stands in for (failover:), where \
+const SPLITS: &str = "sessions cannot live in a store that another one stands in for (failover:), where \
      what was ended in the one would go on in the other; give them a cache of their own over one store";
+
+const FORGETS: &str = "sessions cannot live in a store that keeps nothing (null://): nobody could ever be signed in; \
+     give them memory:// while you develop";
+
+/// Why sessions, and the lists of them, cannot be kept in a store.
+pub(crate) fn unfit(store: &Store) -> Option<&'static str> {
+    let abilities = store.abilities();
+    if abilities.splits {
+        Some(SPLITS)
+    } else if abilities.forgets {
+        Some(FORGETS)
+    } else {
+        None
+    }
+}
 
 const TURNS: usize = 64;
 // Room for the envelope and the key.
@@ -105,9 +120,12 @@ impl SessionLayer {
     /// # Panics
     ///
     /// When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
-    /// is: a session that was ended in the one place would go on in the other.
+    /// is: a session that was ended in the one place would go on in the other. And when it
+    /// [keeps nothing](larder_core::Abilities::forgets) (`null://`).
     pub fn new(cache: &Cache) -> Self {
-        assert!(!cache.store().abilities().splits, "SessionLayer::new: {SPLITS}");
+        if let Some(words) = unfit(cache.store()) {
+            panic!("SessionLayer::new: {words}");
+        }
         let store = own_namespace(cache.store());
         let clock = store.clock().clone();
         SessionLayer::with_place(Some(store), clock, None)

@@ -57,7 +57,8 @@
 
 pub use larder_cache::{
     Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
-    Lookup, Options, Rendering, Store, Subscription, Value, collect, recipes, untracked,
+    Lookup, NullBackend, Options, Rendering, Store, Subscription, Value, collect, recipes,
+    untracked,
 };
 pub use larder_core as core;
 pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};

@@ -25,6 +25,7 @@ impl Cache {
     /// | `sqlite://cache.db?namespace=shop` | a SQLite file, shared by the processes of one host; feature `sqlite` |
     /// | `postgres://user:password@host:port/database?namespace=shop` | a table on a PostgreSQL server (`create=true` makes it); feature `postgres` |
     /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
+    /// | `null://` | nothing, for development and tests; `max_entry_bytes` (1 MiB) is checked ([`NullBackend`](crate::NullBackend)) |
     /// | `tiered:memory://?max_bytes=64MiB\|redis://…` | memory before another store: what is read often costs no round trip ([`Tiered`](crate::Tiered)) |
     /// | `failover:redis://…\|memory://` | the second one stands in while the first one is gone ([`Failover`](crate::Failover)) |
     /// | `writethrough:redis://…\|postgres://…` | copies in the first one of what the second one keeps ([`WriteThrough`](crate::WriteThrough)) |
@@ -33,7 +34,7 @@ impl Cache {
     /// `tiered:memory://|failover:redis://…|memcached://…` is memory before Redis, for which Memcached stands in. All
     /// parts are in one namespace.
     ///
-    /// Parameters for every store: `namespace`, which all but the memory need, since applications share them;
+    /// Parameters for every store: `namespace`, which all but the memory and nothing need, since applications share them;
     /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set.
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
     ///

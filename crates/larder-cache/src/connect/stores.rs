@@ -1,9 +1,10 @@
 //! One store from its URL.
 
-use larder_core::{Error, ErrorKind, Namespace, Result};
+use larder_core::{Error, ErrorKind, Namespace, Result, parse};
 use url::Url;
 
 use super::{Opened, wrong};
+use crate::NullBackend;
 use crate::erased::AnyBackend;
 
 pub(super) async fn open(url: &str) -> Result<Opened> {
@@ -24,8 +25,9 @@ pub(super) async fn open(url: &str) -> Result<Opened> {
         "memory" => memory(&parsed),
         "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix" => redis(&parsed).await,
         "file" => file(url),
+        "null" => null(&parsed),
         _ => Err(wrong(
-            "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached://, sqlite://, postgres:// and file://, and tiered:, failover: and writethrough: before two of them",
+            "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached://, sqlite://, postgres://, file:// and null://, and tiered:, failover: and writethrough: before two of them",
         )),
     }
 }
@@ -52,10 +54,26 @@ fn lacks(scheme: &str, feature: &str) -> Result<Opened> {
     Err(wrong(format!("{scheme}:// needs the feature `{feature}`, which this build lacks")))
 }
 
+fn null(url: &Url) -> Result<Opened> {
+    let mut builder = NullBackend::builder();
+    let mut namespace = None;
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "max_entry_bytes" => builder = builder.max_entry_bytes(parse::size(&name, &value)?),
+            "default_ttl" => builder = builder.default_ttl(parse::lifetime(&name, &value)?),
+            "namespace" => namespace = Some(Namespace::new(&value)?),
+            _ => {
+                return Err(wrong(
+                    "unknown parameter in a null:// URL; there are max_entry_bytes, default_ttl and namespace",
+                ));
+            }
+        }
+    }
+    Ok(Opened { backend: AnyBackend::new(builder.build()), namespace, bus: None })
+}
+
 #[cfg(feature = "memory")]
 fn memory(url: &Url) -> Result<Opened> {
-    use larder_core::parse;
-
     let mut builder = larder_memory::MemoryBackend::builder();
     let mut namespace = None;
     for (name, value) in url.query_pairs() {

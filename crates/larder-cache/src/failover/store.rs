@@ -173,6 +173,7 @@ impl<P: Backend, S: Backend> Backend for Failover<P, S> {
             clear_delay: first.clear_delay.max(second.clear_delay),
             default_ttl: first.default_ttl,
             splits: true,
+            forgets: first.forgets,
         }
     }
 
