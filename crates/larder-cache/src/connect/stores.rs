@@ -27,7 +27,7 @@ pub(super) async fn open(url: &str) -> Result<Opened> {
         "file" => file(url),
         "null" => null(&parsed),
         _ => Err(wrong(
-            "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached://, sqlite://, postgres://, file:// and null://, and tiered:, failover: and writethrough: before two of them",
+            "unknown kind of cache URL; there are memory://, redis://, rediss://, memcached://, sqlite://, postgres://, file:// and null://, and tiered:, failover:, writethrough: and migrating: before two of them",
         )),
     }
 }
@@ -36,7 +36,7 @@ impl Opened {
     // One that others may use too.
     #[allow(dead_code)]
     fn shared(backend: AnyBackend, namespace: Namespace) -> Self {
-        Opened { backend, namespace: Some(namespace), bus: None }
+        Opened { backend, namespace: Some(namespace), bus: None, near_without_bus: false }
     }
 }
 
@@ -69,7 +69,12 @@ fn null(url: &Url) -> Result<Opened> {
             }
         }
     }
-    Ok(Opened { backend: AnyBackend::new(builder.build()), namespace, bus: None })
+    Ok(Opened {
+        backend: AnyBackend::new(builder.build()),
+        namespace,
+        bus: None,
+        near_without_bus: false,
+    })
 }
 
 #[cfg(feature = "memory")]
@@ -89,7 +94,12 @@ fn memory(url: &Url) -> Result<Opened> {
             }
         }
     }
-    Ok(Opened { backend: AnyBackend::new(builder.build()?), namespace, bus: None })
+    Ok(Opened {
+        backend: AnyBackend::new(builder.build()?),
+        namespace,
+        bus: None,
+        near_without_bus: false,
+    })
 }
 
 #[cfg(not(feature = "memory"))]
