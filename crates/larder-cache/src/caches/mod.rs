@@ -39,8 +39,6 @@ use crate::Cache;
 ///     println!("{advice}"); // here: that sessions end with the process
 /// }
 /// # Ok::<(), larder_core::Error>(()) }).unwrap();
-/// # #[cfg(not(all(feature = "memory", feature = "toml")))]
-/// # fn main() {}
 /// ```
 #[derive(Clone)]
 pub struct Caches {

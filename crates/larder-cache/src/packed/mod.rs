@@ -37,8 +37,6 @@ use wire::Unreadable;
 /// cache.set("letter", "dear reader ".repeat(1000)).await?;
 /// assert_eq!(cache.get::<String>("letter").await?.unwrap().len(), 12_000);
 /// # Ok::<(), larder_core::Error>(()) }).unwrap();
-/// # #[cfg(not(all(feature = "zstd", feature = "encryption", feature = "memory")))]
-/// # fn main() {}
 /// ```
 ///
 /// In URLs: `compress=zstd` or `compress=lz4`, `compress_above=1KiB`, `max_unpacked=64MiB`, and `encrypt_env=NAME` or
