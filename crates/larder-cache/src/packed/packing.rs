@@ -10,6 +10,8 @@ use super::wrong;
 
 /// How a [`Packed`](super::Packed) store packs values.
 #[derive(Clone, Debug)]
+// Without compression nobody asks for its limits.
+#[cfg_attr(not(any(feature = "zstd", feature = "lz4")), allow(dead_code))]
 #[must_use]
 pub struct Packing {
     #[cfg(any(feature = "zstd", feature = "lz4"))]

@@ -34,12 +34,16 @@ pub(super) const PACKED: u8 = 5;
 const VERSION: u8 = 1;
 const PLAIN: u8 = 0;
 const OPEN: u8 = 0;
+#[cfg(feature = "encryption")]
 const SIGNED: u8 = 1;
+#[cfg(feature = "encryption")]
 const ENCRYPTED: u8 = 2;
 const FIXED: usize = 12;
 
 /// Why a stored value cannot be unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Without encryption nothing is forged.
+#[cfg_attr(not(feature = "encryption"), allow(dead_code))]
 pub(super) enum Unreadable {
     /// It is not sealed, or otherwise than demanded.
     Seal,
