@@ -6,12 +6,14 @@
 //!
 //! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`served`] whole
 //!   requests through hyper.
+//! * [`backends`] has the stores beside their bare clients, over real servers.
 //! * [`measure`] runs them. Allocations are counted in a program of their own (`src/bin/allocations.rs`), so that the
 //!   counting allocator weighs on neither times nor instructions.
 //! * `tests/budget.rs` fails when a hit allocates more than it may.
 
 use std::fmt;
 
+pub mod backends;
 pub mod data;
 pub mod http;
 pub mod measure;

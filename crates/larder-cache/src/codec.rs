@@ -18,10 +18,15 @@ pub enum Codec {
     /// JSON: readable with the server's own tools; larger and slower.
     #[cfg(feature = "json")]
     Json,
+    /// Postcard: the smallest, without names. A type whose fields have changed reads older bytes as something else or not
+    /// at all, so give values that change a [version](crate::Cache::version).
+    #[cfg(feature = "postcard")]
+    Postcard,
 }
 
 const MESSAGE_PACK: u8 = 2;
 const JSON: u8 = 3;
+const POSTCARD: u8 = 4;
 
 impl Codec {
     pub(crate) fn encode<T: Serialize>(self, value: &T) -> Result<Encoded> {
@@ -29,6 +34,8 @@ impl Codec {
             Codec::MessagePack => (MESSAGE_PACK, rmp_serde::to_vec_named(value).map_err(refused)?),
             #[cfg(feature = "json")]
             Codec::Json => (JSON, serde_json::to_vec(value).map_err(refused)?),
+            #[cfg(feature = "postcard")]
+            Codec::Postcard => (POSTCARD, postcard::to_stdvec(value).map_err(refused)?),
         };
         Ok(Encoded { codec, head: Bytes::new(), body: body.into() })
     }
@@ -42,6 +49,10 @@ impl Codec {
             }
             #[cfg(feature = "json")]
             Codec::Json => serde_json::to_writer(&mut count, value).map_err(refused)?,
+            #[cfg(feature = "postcard")]
+            Codec::Postcard => {
+                postcard::to_io(value, &mut count).map_err(refused)?;
+            }
         }
         Ok(count.0)
     }
@@ -55,6 +66,13 @@ pub(crate) fn decode<T: DeserializeOwned>(encoded: &Encoded) -> Option<T> {
         JSON => serde_json::from_slice(&encoded.body).ok(),
         #[cfg(not(feature = "json"))]
         JSON => None,
+        #[cfg(feature = "postcard")]
+        POSTCARD => {
+            let (value, rest) = postcard::take_from_bytes(&encoded.body).ok()?;
+            rest.is_empty().then_some(value)
+        }
+        #[cfg(not(feature = "postcard"))]
+        POSTCARD => None,
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! One erased form of every backend, so that no user type carries a type parameter.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send
 
 /// [`Backend`] with boxed futures. The names differ from the trait's, since both are in scope together.
 pub(crate) trait Erased: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
     fn name_erased(&self) -> &'static str;
     fn abilities_erased(&self) -> Abilities;
     fn clock_erased(&self) -> &Clock;
@@ -71,6 +73,10 @@ pub(crate) trait Erased: Send + Sync {
 }
 
 impl<B: Backend> Erased for B {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
     fn name_erased(&self) -> &'static str {
         self.name()
     }
@@ -197,6 +203,10 @@ impl AnyBackend {
 
     pub(crate) fn into_inner(self) -> Box<dyn Erased> {
         self.0
+    }
+
+    pub(crate) fn as_any(&self) -> &dyn Any {
+        self.0.as_any()
     }
 
     pub(crate) fn is_local(&self) -> bool {

@@ -31,6 +31,7 @@ mod batch;
 mod breaker;
 mod builder;
 mod cache;
+mod caches;
 mod codec;
 mod compute;
 mod computed;
@@ -48,9 +49,14 @@ mod invalidating;
 mod key;
 mod lock;
 mod many;
+mod migrating;
 mod nested;
+mod null;
 mod options;
 mod owned;
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encryption"))]
+mod packed;
+mod reach;
 pub mod recipes;
 mod signals;
 mod store;
@@ -62,6 +68,7 @@ mod write_through;
 
 pub use builder::Builder;
 pub use cache::{Cache, Found};
+pub use caches::{Advice, CacheSettings, Caches, CachesSettings, Risk};
 pub use codec::Codec;
 pub use computed::Computed;
 pub use failover::{Failover, FailoverBuilder};
@@ -71,8 +78,16 @@ pub use fragment::{Fragment, Rendering};
 pub use invalidating::KeyPage;
 pub use key::{CacheKey, KeyName};
 pub use lock::Lock;
+pub use migrating::{Migrating, Progress};
 pub use nested::{collect, untracked};
+pub use null::{NullBackend, NullBuilder};
 pub use options::Options;
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+pub use packed::Compression;
+#[cfg(feature = "encryption")]
+pub use packed::Keys;
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encryption"))]
+pub use packed::{Packed, Packing};
 pub use signals::Subscription;
 pub use store::{Lookup, Store};
 #[cfg(feature = "memory")]

@@ -189,6 +189,14 @@ impl Store {
         &self.core.signals
     }
 
+    pub(crate) fn erased(&self) -> &dyn Erased {
+        &*self.core.backend
+    }
+
+    pub(crate) fn longest_budget(&self) -> Duration {
+        self.core.read_budget.max(self.core.write_budget)
+    }
+
     // Whether tags mean the same here and there.
     pub(crate) fn is_same(&self, other: &Store) -> bool {
         Arc::ptr_eq(&self.core, &other.core) && self.namespace == other.namespace

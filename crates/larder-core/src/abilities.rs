@@ -47,6 +47,9 @@ pub struct Abilities {
     /// Reads may be answered by copies elsewhere. A removal drops those of its key, and fails if it cannot, although the
     /// entry is gone; what replaces an entry tries to.
     pub copies: bool,
+    /// Keeps nothing: what is put is checked and gone at once, and nothing is ever found. For development and tests;
+    /// what must not be lost does not belong here.
+    pub forgets: bool,
     /// What [`Ttl::Default`] stands for here.
     pub default_ttl: Ttl,
 }
@@ -66,6 +69,7 @@ impl Default for Abilities {
             read_delay: Duration::ZERO,
             splits: false,
             copies: false,
+            forgets: false,
             default_ttl: Ttl::STANDARD,
         }
     }

@@ -235,10 +235,26 @@ impl Entry {
         self.change(|inner| inner.revision = revision)
     }
 
+    /// With another value in the place of this one and all else as it is: what a wrapper does that changes how values
+    /// are written.
+    #[must_use]
+    pub fn with_payload(self, payload: Payload) -> Self {
+        self.change(|inner| {
+            inner.payload = payload;
+            inner.live = OnceLock::new();
+        })
+    }
+
     /// Fresh for so long after it is stored, stale from then to the end of its lifetime.
     #[must_use]
     pub fn fresh_for(self, duration: Duration) -> Self {
         self.change(|inner| inner.fresh_for = Some(duration))
+    }
+
+    /// Fresh to the end of its lifetime, whatever was asked for before.
+    #[must_use]
+    pub fn fresh_throughout(self) -> Self {
+        self.change(|inner| inner.fresh_for = None)
     }
 
     /// With times: what a backend does when it stores or reads an entry.

@@ -92,7 +92,7 @@ impl Directory {
         self.root.join(shelf.directory())
     }
 
-    fn path(&self, place: &Place) -> PathBuf {
+    pub(crate) fn path(&self, place: &Place) -> PathBuf {
         self.shelf_path(place.shelf).join(&place.file)
     }
 

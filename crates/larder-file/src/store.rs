@@ -1,6 +1,7 @@
 //! The backend: every operation as one step, in a thread where waiting harms nobody.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,25 @@ impl FileBackend {
     /// When the future is dropped, the sweep goes to its end in the background.
     pub async fn sweep(&self) -> Result<()> {
         self.step(Inner::sweep).await
+    }
+
+    /// Where a key's record lies until the namespace is cleared, whether there is one or not: for whoever wants to look at
+    /// it with tools of their own. What lies there is Larder's envelope; `None` where the namespace was never written to.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](ErrorKind::Unavailable) when the directory cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes, whenever the future is dropped.
+    pub async fn place(&self, key: &Key) -> Result<Option<PathBuf>> {
+        let key = key.clone();
+        self.step(move |inner| {
+            let generation = Lives::new(inner).of(key.namespace())?;
+            Ok(generation.map(|generation| inner.directory.path(&Place::of(&key, generation))))
+        })
+        .await
     }
 
     pub(crate) fn with(directory: Directory, config: Builder) -> Self {

@@ -555,3 +555,16 @@ fn outside_a_runtime_it_says_so() {
     };
     assert!(error.to_string().contains("Tokio"), "{error}");
 }
+
+#[tokio::test]
+async fn a_record_lies_where_it_is_said_to() {
+    let directory = TempDir::new().unwrap();
+    let backend = builder(&directory).build().unwrap();
+    assert_eq!(backend.place(&key("a")).await.unwrap(), None, "nothing was ever written there");
+    store(&backend, &key("a"), 100).await;
+    let path = backend.place(&key("a")).await.unwrap().expect("something was");
+    assert!(path.starts_with(directory.path()), "{path:?}");
+    assert!(fs::read(&path).unwrap().starts_with(b"LRDR"));
+    fs::remove_file(&path).unwrap();
+    assert!(!there(&backend, &key("a")).await);
+}

@@ -77,11 +77,27 @@ pub(crate) struct Common {
     warned: AtomicBool,
 }
 
-pub(crate) const SPLITS: &str = "sessions cannot live in a store that another one stands in for (failover:), where \
+const SPLITS: &str = "sessions cannot live in a store that another one stands in for (failover:), where \
      what was ended in the one would go on in the other; give them a cache of their own over one store";
 
-pub(crate) const DELAYED: &str = "sessions cannot live in a store whose reads may be behind (read=replica), where what was \
+const DELAYED: &str = "sessions cannot live in a store whose reads may be behind (read=replica), where what was \
      ended would go on for a while; give them a cache of their own that reads the primary";
+const FORGETS: &str = "sessions cannot live in a store that keeps nothing (null://): nobody could ever be signed in; \
+     give them memory:// while you develop";
+
+/// Why sessions, and the lists of them, cannot be kept in a store.
+pub(crate) fn unfit(store: &Store) -> Option<&'static str> {
+    let abilities = store.abilities();
+    if abilities.splits {
+        Some(SPLITS)
+    } else if !abilities.read_delay.is_zero() {
+        Some(DELAYED)
+    } else if abilities.forgets {
+        Some(FORGETS)
+    } else {
+        None
+    }
+}
 
 const TURNS: usize = 64;
 const MAX_ACCEPTED: usize = 3;
@@ -111,13 +127,14 @@ impl SessionLayer {
     ///
     /// # Panics
     ///
-    /// When the store's reads [may be behind](larder_core::Abilities::read_delay), as those from a replica are: a session
-    /// that was ended would go on for a while. When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
-    /// is: a session that was ended in the one place would go on in the other.
+    /// When the store [is in more than one place](larder_core::Abilities::splits), as one with a stand-in (`failover:`)
+    /// is: a session that was ended in the one place would go on in the other. When its reads
+    /// [may be behind](larder_core::Abilities::read_delay), as those from a replica are. And when it
+    /// [keeps nothing](larder_core::Abilities::forgets) (`null://`).
     pub fn new(cache: &Cache) -> Self {
-        let abilities = cache.store().abilities();
-        assert!(!abilities.splits, "SessionLayer::new: {SPLITS}");
-        assert!(abilities.read_delay.is_zero(), "SessionLayer::new: {DELAYED}");
+        if let Some(words) = unfit(cache.store()) {
+            panic!("SessionLayer::new: {words}");
+        }
         let store = own_namespace(cache.store());
         let clock = store.clock().clone();
         SessionLayer::with_place(Some(store), clock, None)

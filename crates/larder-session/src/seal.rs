@@ -133,11 +133,8 @@ impl Sealed {
             let words = "a key is 32 random bytes, and not one byte 32 times: `openssl rand -hex 32` makes one";
             return Err(Error::saying(ErrorKind::Configuration, words));
         }
-        if self.users.as_ref().is_some_and(|users| users.abilities().splits) {
-            return Err(Error::saying(ErrorKind::Configuration, crate::layer::SPLITS));
-        }
-        if self.users.as_ref().is_some_and(|users| !users.abilities().read_delay.is_zero()) {
-            return Err(Error::saying(ErrorKind::Configuration, crate::layer::DELAYED));
+        if let Some(words) = self.users.as_ref().and_then(crate::layer::unfit) {
+            return Err(Error::saying(ErrorKind::Configuration, words));
         }
         if self.ring.0.iter().enumerate().any(double) {
             let words = "a key is in the ring twice: take the older one out";

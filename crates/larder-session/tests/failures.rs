@@ -439,6 +439,12 @@ async fn sessions_refuse_a_store_that_another_one_stands_in_for() {
 }
 
 #[tokio::test]
+#[should_panic(expected = "sessions cannot live in a store that keeps nothing")]
+async fn sessions_refuse_a_store_that_keeps_nothing() {
+    let _ = SessionLayer::new(&Cache::connect("null://").await.unwrap());
+}
+
+#[tokio::test]
 async fn lists_of_users_sessions_refuse_it_too() {
     let list_in = async |url| {
         let cache = Cache::connect(url).await.unwrap();
@@ -449,6 +455,8 @@ async fn lists_of_users_sessions_refuse_it_too() {
     let error = list_in("failover:memory://|memory://").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("stands in for (failover:)"), "{error}");
+    let error = list_in("null://").await.unwrap_err();
+    assert!(error.to_string().contains("keeps nothing (null://)"), "{error}");
 }
 
 /// Two nodes over the same two stores, each with its own way to them.

@@ -49,18 +49,29 @@
 //! | `file` | no | a directory as the store |
 //! | `sqlite` | no | a SQLite file as the store |
 //! | `postgres` | no | a table on a PostgreSQL server as the store |
-//! | `json` | no | values as JSON, where asked for |
+//! | `json`, `postcard` | no | values as JSON or postcard, where asked for |
+//! | `toml` | no | named caches from a TOML file |
+//! | `zstd`, `lz4` | no | values compressed, where asked for |
+//! | `encryption` | no | values signed or encrypted, where asked for |
 //!
 //! # Does not (yet)
 //!
 //! gRPC: it is designed for and not here.
 
 pub use larder_cache::{
-    Builder, Cache, CacheKey, Codec, Computed, Failure, Found, Fragment, KeyName, KeyPage, Lock,
-    Lookup, Options, Rendering, Store, Subscription, Value, collect, recipes, untracked,
+    Advice, Builder, Cache, CacheKey, CacheSettings, Caches, CachesSettings, Codec, Computed,
+    Failure, Found, Fragment, KeyName, KeyPage, Lock, Lookup, Migrating, NullBackend, Options,
+    Rendering, Risk, Store, Subscription, Value, collect, recipes, untracked,
 };
 pub use larder_core as core;
 pub use larder_core::{Error, ErrorKind, Remaining, Result, Ttl};
+
+#[cfg(any(feature = "zstd", feature = "lz4"))]
+pub use larder_cache::Compression;
+#[cfg(feature = "encryption")]
+pub use larder_cache::Keys;
+#[cfg(any(feature = "zstd", feature = "lz4", feature = "encryption"))]
+pub use larder_cache::{Packed, Packing};
 
 #[cfg(feature = "http")]
 pub use larder_http as http;

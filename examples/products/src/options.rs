@@ -18,7 +18,7 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "products", version, after_help = EXAMPLES, args_conflicts_with_subcommands = false)]
 pub struct Options {
-    /// Where to keep what is cached: memory://, redis://, rediss://, redis+sentinel://, redis+cluster://, memcached://, sqlite://, postgres:// or file:// with ?namespace=NAME, tiered:memory://|redis://…, or none
+    /// Where to keep what is cached: memory://, redis://, rediss://, redis+sentinel://, redis+cluster://, memcached://, sqlite://, postgres:// or file:// with ?namespace=NAME, tiered:memory://|redis://…, failover:, writethrough: or migrating: and two of them, null://, or none
     #[arg(long, global = true, value_name = "URL", default_value = "memory://?max_bytes=64MiB")]
     pub cache: String,
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 use larder_core::{Result, parse};
 
 use super::wrong;
-use crate::Builder;
+use crate::{Builder, Codec};
 
 /// The parameters of a URL that are the cache's own: the backends do not know them.
 #[derive(Default)]
 pub(super) struct Budgets {
     read: Option<Duration>,
     write: Option<Duration>,
+    codec: Option<Codec>,
 }
 
 impl Budgets {
@@ -27,6 +28,7 @@ impl Budgets {
                 Some((name @ "write_budget", value)) => {
                     self.write = Some(budget(name, value)?);
                 }
+                Some(("codec", value)) => self.codec = Some(codec(value)?),
                 _ => others.push(pair),
             }
         }
@@ -41,11 +43,28 @@ impl Budgets {
         if let Some(budget) = self.write {
             builder = builder.write_budget(budget);
         }
+        if let Some(codec) = self.codec {
+            builder = builder.codec(codec);
+        }
         builder
     }
 }
 
-fn budget(name: &str, value: &str) -> Result<Duration> {
+pub(crate) fn codec(name: &str) -> Result<Codec> {
+    match name {
+        "messagepack" => Ok(Codec::MessagePack),
+        #[cfg(feature = "json")]
+        "json" => Ok(Codec::Json),
+        #[cfg(feature = "postcard")]
+        "postcard" => Ok(Codec::Postcard),
+        known if ["json", "postcard"].contains(&known) => {
+            Err(wrong(format!("codec={name} needs the feature `{name}`, which this build lacks")))
+        }
+        _ => Err(wrong("unknown codec; there are messagepack, json and postcard")),
+    }
+}
+
+pub(crate) fn budget(name: &str, value: &str) -> Result<Duration> {
     let budget = parse::duration(name, value)?;
     if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&budget) {
         return Ok(budget);

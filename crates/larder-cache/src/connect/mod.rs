@@ -1,6 +1,7 @@
 //! Caches from URLs.
 
 mod budgets;
+mod packing;
 mod stores;
 
 use std::future::Future;
@@ -11,8 +12,10 @@ use larder_core::{Error, ErrorKind, Namespace, Result};
 use crate::erased::AnyBackend;
 #[cfg(feature = "memory")]
 use crate::tiered::NearUrl;
-use crate::{Builder, Cache, Failover, WriteThrough};
+use crate::{Builder, Cache, Failover, Migrating, WriteThrough};
 use budgets::Budgets;
+pub(crate) use budgets::{budget, codec};
+use packing::PackingUrl;
 
 impl Cache {
     /// Connects to the store that a URL names.
@@ -27,16 +30,21 @@ impl Cache {
     /// | `sqlite://cache.db?namespace=shop` | a SQLite file, shared by the processes of one host; feature `sqlite` |
     /// | `postgres://user:password@host:port/database?namespace=shop` | a table on a PostgreSQL server (`create=true` makes it); feature `postgres` |
     /// | `memcached://h1:11211,h2:11211?namespace=shop` | one Memcached server or a ring of them; `memcached+unix:///path` over a socket; feature `memcached` |
+    /// | `null://` | nothing, for development and tests; `max_entry_bytes` (1 MiB) is checked ([`NullBackend`](crate::NullBackend)) |
     /// | `tiered:memory://?max_bytes=64MiB\|redis://…` | memory before another store: what is read often costs no round trip ([`Tiered`](crate::Tiered)) |
     /// | `failover:redis://…\|memory://` | the second one stands in while the first one is gone ([`Failover`](crate::Failover)) |
     /// | `writethrough:redis://…\|postgres://…` | copies in the first one of what the second one keeps ([`WriteThrough`](crate::WriteThrough)) |
+    /// | `migrating:redis://…\|memcached://…` | the first one, and what is still in the second is moved there ([`Migrating`](crate::Migrating)) |
     ///
-    /// The last three take any of the others, one another included, each word the two that follow it:
+    /// The last four take any of the others, one another included, each word the two that follow it:
     /// `tiered:memory://|failover:redis://…|memcached://…` is memory before Redis, for which Memcached stands in. All
     /// parts are in one namespace.
     ///
-    /// Parameters for every store: `namespace`, which all but the memory need, since applications share them;
-    /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set.
+    /// Parameters for every store: `namespace`, which all but the memory and nothing need, since applications share them;
+    /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set;
+    /// `codec` (`messagepack`, `json`, `postcard`), what [`Builder::codec`] sets. For every store but memory: `compress`,
+    /// `compress_above`, `max_unpacked`, `encrypt_env` and `sign_env`, which say how values are packed on their way there
+    /// (`Packed`, with a feature for each).
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
     ///
     /// # Errors
@@ -45,19 +53,24 @@ impl Cache {
     /// that this build lacks; the words say what to write. Whatever connecting to a server meets. No error holds the
     /// URL, which may carry a password.
     pub async fn connect(url: &str) -> Result<Cache> {
+        Ok(Cache::builder_at(url).await?.0.build())
+    }
+
+    // The same before it is built, and whether other nodes do not tell this one what has changed.
+    pub(crate) async fn builder_at(url: &str) -> Result<(Builder, bool)> {
         let mut budgets = Budgets::default();
         let mut parts = url.split('|');
         let opened = open(&mut parts, &mut budgets).await?;
         if parts.next().is_some() {
             return Err(wrong(
-                "there are more stores than words for them; tiered:, failover: and writethrough: stand each before two: failover:redis://…|memory://",
+                "there are more stores than words for them; tiered:, failover:, writethrough: and migrating: stand each before two: failover:redis://…|memory://",
             ));
         }
         let mut builder = Builder::erased(opened.backend);
         if let Some(namespace) = opened.namespace {
             builder = builder.namespace(namespace.as_str())?;
         }
-        Ok(budgets.given_to(builder).build())
+        Ok((budgets.given_to(builder), opened.near_without_bus))
     }
 }
 
@@ -68,6 +81,8 @@ struct Opened {
     namespace: Option<Namespace>,
     // What carries messages between the nodes, if the store does.
     bus: Option<stores::AnyBus>,
+    // Whether something is near that nobody says is outdated.
+    near_without_bus: bool,
 }
 
 type Opening<'a> = Pin<Box<dyn Future<Output = Result<Opened>> + Send + 'a>>;
@@ -88,7 +103,8 @@ async fn open_part(
 ) -> Result<Opened> {
     if let Some(near) = part.strip_prefix("tiered:") {
         let near = NearUrl::parse(near)?;
-        let Opened { backend, namespace, bus } = second(parts, budgets).await?;
+        let Opened { backend, namespace, bus, .. } = second(parts, budgets).await?;
+        let near_without_bus = bus.is_none();
         if backend.is_local() {
             return Err(wrong("memory before memory saves nothing; name the store behind it"));
         }
@@ -96,29 +112,43 @@ async fn open_part(
             Some(bus) => AnyBackend::new(near.with_bus(backend, bus)?),
             None => AnyBackend::new(near.without_bus(backend)?),
         };
-        return Ok(Opened { backend, namespace, bus: None });
+        return Ok(Opened { backend, namespace, bus: None, near_without_bus });
     }
     if let Some(first) = part.strip_prefix("failover:") {
         let first = Box::pin(open_part(first, parts, budgets)).await?;
         let second = second(parts, budgets).await?;
         let namespace = common(&first, &second)?;
         let pair = Failover::builder(first.backend, second.backend).build()?;
-        return Ok(Opened { backend: AnyBackend::new(pair), namespace, bus: first.bus });
+        let near_without_bus = first.near_without_bus || second.near_without_bus;
+        let backend = AnyBackend::new(pair);
+        return Ok(Opened { backend, namespace, bus: first.bus, near_without_bus });
     }
     if let Some(first) = part.strip_prefix("writethrough:") {
         let first = Box::pin(open_part(first, parts, budgets)).await?;
         let second = second(parts, budgets).await?;
         let namespace = common(&first, &second)?;
         let pair = WriteThrough::builder(first.backend, second.backend).build()?;
-        return Ok(Opened { backend: AnyBackend::new(pair), namespace, bus: second.bus });
+        let near_without_bus = second.near_without_bus || first.near_without_bus;
+        let backend = AnyBackend::new(pair);
+        return Ok(Opened { backend, namespace, bus: second.bus, near_without_bus });
     }
-    stores::open(&budgets.taken_from(part)?).await
+    if let Some(first) = part.strip_prefix("migrating:") {
+        let new = Box::pin(open_part(first, parts, budgets)).await?;
+        let old = second(parts, budgets).await?;
+        let namespace = common(&new, &old)?;
+        let pair = Migrating::new(new.backend, old.backend)?;
+        let near_without_bus = new.near_without_bus || old.near_without_bus;
+        let backend = AnyBackend::new(pair);
+        return Ok(Opened { backend, namespace, bus: new.bus, near_without_bus });
+    }
+    let (url, packing) = PackingUrl::taken_from(&budgets.taken_from(part)?)?;
+    packing.given_to(stores::open(&url).await?)
 }
 
 async fn second(parts: &mut std::str::Split<'_, char>, budgets: &mut Budgets) -> Result<Opened> {
     if parts.clone().next().is_none() {
         return Err(wrong(
-            "tiered:, failover: and writethrough: name two stores with | between them: tiered:memory://?max_bytes=64MiB|redis://host/0?namespace=NAME",
+            "tiered:, failover:, writethrough: and migrating: name two stores with | between them: tiered:memory://?max_bytes=64MiB|redis://host/0?namespace=NAME",
         ));
     }
     open(parts, budgets).await

@@ -1,9 +1,10 @@
 //! One store from its URL.
 
-use larder_core::{Error, ErrorKind, Namespace, Result};
+use larder_core::{Error, ErrorKind, Namespace, Result, parse};
 use url::Url;
 
 use super::{Opened, wrong};
+use crate::NullBackend;
 use crate::erased::AnyBackend;
 
 pub(super) async fn open(url: &str) -> Result<Opened> {
@@ -24,8 +25,9 @@ pub(super) async fn open(url: &str) -> Result<Opened> {
     match parsed.scheme() {
         "memory" => memory(&parsed),
         "file" => file(url),
+        "null" => null(&parsed),
         _ => Err(wrong(
-            "unknown kind of cache URL; there are memory://, redis://, rediss://, redis+sentinel://, redis+cluster://, memcached://, sqlite://, postgres:// and file://, and tiered:, failover: and writethrough: before two of them",
+            "unknown kind of cache URL; there are memory://, redis://, rediss://, redis+sentinel://, redis+cluster://, memcached://, sqlite://, postgres://, file:// and null://, and tiered:, failover:, writethrough: and migrating: before two of them",
         )),
     }
 }
@@ -40,7 +42,7 @@ impl Opened {
     // One that others may use too.
     #[allow(dead_code)]
     fn shared(backend: AnyBackend, namespace: Namespace) -> Self {
-        Opened { backend, namespace: Some(namespace), bus: None }
+        Opened { backend, namespace: Some(namespace), bus: None, near_without_bus: false }
     }
 }
 
@@ -58,10 +60,31 @@ fn lacks(scheme: &str, feature: &str) -> Result<Opened> {
     Err(wrong(format!("{scheme}:// needs the feature `{feature}`, which this build lacks")))
 }
 
+fn null(url: &Url) -> Result<Opened> {
+    let mut builder = NullBackend::builder();
+    let mut namespace = None;
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "max_entry_bytes" => builder = builder.max_entry_bytes(parse::size(&name, &value)?),
+            "default_ttl" => builder = builder.default_ttl(parse::lifetime(&name, &value)?),
+            "namespace" => namespace = Some(Namespace::new(&value)?),
+            _ => {
+                return Err(wrong(
+                    "unknown parameter in a null:// URL; there are max_entry_bytes, default_ttl and namespace",
+                ));
+            }
+        }
+    }
+    Ok(Opened {
+        backend: AnyBackend::new(builder.build()),
+        namespace,
+        bus: None,
+        near_without_bus: false,
+    })
+}
+
 #[cfg(feature = "memory")]
 fn memory(url: &Url) -> Result<Opened> {
-    use larder_core::parse;
-
     let mut builder = larder_memory::MemoryBackend::builder();
     let mut namespace = None;
     for (name, value) in url.query_pairs() {
@@ -77,7 +100,12 @@ fn memory(url: &Url) -> Result<Opened> {
             }
         }
     }
-    Ok(Opened { backend: AnyBackend::new(builder.build()?), namespace, bus: None })
+    Ok(Opened {
+        backend: AnyBackend::new(builder.build()?),
+        namespace,
+        bus: None,
+        near_without_bus: false,
+    })
 }
 
 #[cfg(not(feature = "memory"))]

@@ -175,6 +175,7 @@ impl<P: Backend, S: Backend> Backend for Failover<P, S> {
             default_ttl: first.default_ttl,
             splits: true,
             copies: first.copies || second.copies,
+            forgets: first.forgets,
         }
     }
 

@@ -148,7 +148,7 @@ impl<C: Backend> Copies<C> {
         let fresh_until = entry.times().and_then(|times| times.fresh_until);
         let copy = match fresh_until {
             Some(until) => entry.clone().fresh_for(until.since(now)),
-            None => entry.clone(),
+            None => entry.clone().fresh_throughout(),
         };
         let _ = self.patiently(self.store.put(key, copy, ttl, When::Token(token))).await;
     }

@@ -3,6 +3,7 @@
 mod api;
 mod caching;
 mod command;
+mod each_store;
 mod file;
 mod home;
 mod memcached;
