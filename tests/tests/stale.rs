@@ -61,6 +61,30 @@ async fn a_refresh_validates_too_and_goes_on_when_the_client_has_left() {
 }
 
 #[tokio::test]
+async fn a_refresh_that_fails_is_tried_again_after_a_second() {
+    for status in [None, Some(503)] {
+        let origin = Origin::new(move |call, _| async move {
+            match status {
+                _ if call == 1 => Ok(response("max-age=10, stale-while-revalidate=60", "1")),
+                Some(status) => Ok(answer(status, &[], "down")),
+                None => Err(Failure::from("no connection")),
+            }
+        });
+        let site = Site::new(origin);
+        site.get("/").await;
+        site.later(10);
+        for calls in 2..5 {
+            for _ in 0..10 {
+                assert_eq!(site.get("/").await.text(), "1");
+                until("the refresh has failed", || site.larder.flights() == 0).await;
+            }
+            assert_eq!(site.calls(), calls, "{status:?}");
+            site.later(1);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_range_or_a_head_of_something_stale_refreshes_all_of_it_or_nothing() {
     let origin = Origin::says(|call, request| {
         assert!(call == 1 || !request.headers().contains_key("range"));

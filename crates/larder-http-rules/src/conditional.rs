@@ -12,13 +12,13 @@
 //! assert_eq!(conditional::evaluate(&request, stored, SystemTime::now()), Verdict::NotModified);
 //! ```
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use http::HeaderValue;
 use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, VARY,
+    AGE, CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, VARY,
 };
+use http::{HeaderValue, Method};
 
 use crate::date;
 
@@ -64,6 +64,67 @@ pub fn evaluate(request: &HeaderMap, stored: Validators<'_>, now: SystemTime) ->
         }
     };
     if unchanged { Verdict::NotModified } else { Verdict::Full }
+}
+
+/// What the preconditions of a request come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Go on.
+    Holds,
+    /// 304: the client has it.
+    NotModified,
+    /// 412: it is not in the state that the request is meant for.
+    Failed,
+}
+
+/// Evaluates all preconditions in their order (RFC 9110 §13.2.2), for those who know the current state: an origin, never
+/// a cache. `current` is `None` where there is no representation. A date that cannot be parsed is ignored, and so is one
+/// where there is no `Last-Modified` to compare with.
+#[must_use]
+pub fn preconditions(
+    method: &Method,
+    request: &HeaderMap,
+    current: Option<Validators<'_>>,
+    now: SystemTime,
+) -> Precondition {
+    let etag = current.and_then(|current| current.etag);
+    let modified = current.and_then(|current| current.last_modified);
+    if request.contains_key(IF_MATCH) {
+        let same = |tag: &[u8]| is_strong(tag) && etag.is_some_and(|etag| etag.as_bytes() == tag);
+        let matches = request.get_all(IF_MATCH).iter().any(|line| {
+            tags(line.as_bytes()).any(|tag| (tag == b"*" && current.is_some()) || same(tag))
+        });
+        if !matches {
+            return Precondition::Failed;
+        }
+    } else if let Some(since) = date::parse_field(request, IF_UNMODIFIED_SINCE, now)
+        && modified.is_some_and(|modified| whole_seconds(modified) > since)
+    {
+        return Precondition::Failed;
+    }
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    if request.contains_key(IF_NONE_MATCH) {
+        return match (current.is_some() && none_match(request, etag), reads) {
+            (false, _) => Precondition::Holds,
+            (true, true) => Precondition::NotModified,
+            (true, false) => Precondition::Failed,
+        };
+    }
+    let since = date::parse_field(request, IF_MODIFIED_SINCE, now).filter(|_| reads);
+    match (since, modified) {
+        (Some(since), Some(modified)) if whole_seconds(modified) <= since => {
+            Precondition::NotModified
+        }
+        _ => Precondition::Holds,
+    }
+}
+
+// As a date says it.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()),
+        Err(_) => time,
+    }
 }
 
 /// Weak comparison of two entity tags (RFC 9110 §8.8.3.2), byte for byte.

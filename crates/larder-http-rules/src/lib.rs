@@ -15,7 +15,7 @@
 //! | Does it carry credentials, and does the route cover them? | [`credentials::assess`], [`cookies`] |
 //! | Which variant does it select? | [`vary::select`] |
 //! | May the stored response answer it? | [`reuse::decide`], [`reuse::on_failure`] |
-//! | Is 304 enough? | [`conditional::evaluate`] |
+//! | Is 304 enough? | [`conditional::evaluate`]; for an origin, [`conditional::preconditions`] |
 //! | Is a part enough? | [`range`] |
 //! | How is the handler asked whether it is still good? | [`validation`] |
 //! | May the handler's response be stored, and on which terms? | [`storable`] → [`Stored`] |

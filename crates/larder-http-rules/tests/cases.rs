@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue, VARY};
 use http::{Method, StatusCode, Uri};
 use larder_http_rules::authority::{self, Scheme};
-use larder_http_rules::conditional::{self, Validators, Verdict};
+use larder_http_rules::conditional::{self, Precondition, Validators, Verdict};
 use larder_http_rules::range::{self, Selection};
 use larder_http_rules::validation::{self, Confirmed};
 use larder_http_rules::{
@@ -315,6 +315,33 @@ fn languages() {
     });
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreconditionCase {
+    name: String,
+    method: String,
+    request: Vec<String>,
+    /// Fields with the validators; null where there is nothing.
+    current: Option<Vec<String>>,
+    expect: String,
+}
+
+#[test]
+fn all_preconditions() {
+    run("preconditions.json", |case: &PreconditionCase| {
+        let method = Method::from_bytes(case.method.as_bytes()).unwrap();
+        let current = case.current.as_ref().map(|lines| headers(lines));
+        let current = current.as_ref().map(|fields| Validators::from_headers(fields, now()));
+        let asked = headers(&case.request);
+        let found = match conditional::preconditions(&method, &asked, current, now()) {
+            Precondition::Holds => "holds",
+            Precondition::NotModified => "not-modified",
+            Precondition::Failed => "failed",
+        };
+        same("outcome", found, case.expect.as_str())
+    });
+}
+
 // ---- P07: the matrix, and P08 over the same directive sets ----
 
 #[derive(Deserialize)]
@@ -553,6 +580,7 @@ fn no_file_is_forgotten() {
         "ranges.json",
         "validation.json",
         "languages.json",
+        "preconditions.json",
         "matrix.json",
         "dates.json",
         "authority.json",
@@ -583,7 +611,7 @@ macro_rules! named {
     )*};
 }
 
-named! { StoreCase RangeCase ValidationCase LanguageCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
+named! { StoreCase RangeCase ValidationCase LanguageCase PreconditionCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

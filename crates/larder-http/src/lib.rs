@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`CacheLayer`] | answers from what is stored; see [`cache`] |
 //! | [`VaryLayer`] | says what responses vary on; see [`vary`] |
+//! | [`ConditionalLayer`] | makes entity tags and answers conditions; see [`conditional`] |
 //! | [`CacheControlLayer`] | says how others may cache; see [`cache_control`] |
 //!
 //! The rules they follow are those of RFC 9110 and RFC 9111, as `larder-http-rules` decides them. They work in any
@@ -16,12 +17,14 @@
 
 pub mod cache;
 pub mod cache_control;
+pub mod conditional;
 mod head;
 mod mark;
 pub mod vary;
 
 pub use cache::CacheLayer;
 pub use cache_control::CacheControlLayer;
+pub use conditional::{ConditionalLayer, Current};
 pub use head::RequestHead;
 pub use larder_http_rules::SessionMark;
 pub use mark::Caching;

@@ -154,7 +154,7 @@ impl SessionLayer {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) when a key cannot be one, or when the lists of users' sessions
-    /// are where a session [cannot be](SessionLayer::new#panics); the words say what to change.
+    /// are where a session [cannot be](SessionLayer::new); the words say what to change.
     pub fn in_cookie(sealed: Sealed) -> Result<Self> {
         sealed.check()?;
         let users = sealed.users.as_ref().map(own_namespace);

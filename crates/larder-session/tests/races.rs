@@ -4,13 +4,16 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use common::{Browser, Stand, exchange, patient};
 use larder_file::FileBackend;
+use larder_memcached::MemcachedBackend;
 use larder_memory::MemoryBackend;
 use larder_redis::RedisBackend;
 use larder_session::{ErrorKind, Session, SessionLayer};
-use larder_testkit::servers::RedisServer;
+use larder_sql::{PostgresBackend, SqliteBackend};
+use larder_testkit::servers::{MemcachedServer, PostgresServer, RedisServer};
 
 /// As often as that, unless the environment says otherwise.
 fn races(usual: usize) -> usize {
@@ -31,6 +34,41 @@ async fn redis_nodes(server: &RedisServer, nodes: usize) -> Vec<SessionLayer> {
     for _ in 0..nodes {
         let url = format!("{}?response_timeout=120s&connect_timeout=20s", server.url());
         let backend = RedisBackend::connect(&url).await.expect("a connection");
+        layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
+    }
+    layers
+}
+
+// A busy machine is no reason to fail.
+const PATIENT: Duration = Duration::from_secs(120);
+
+async fn memcached_nodes(server: &MemcachedServer, nodes: usize) -> Vec<SessionLayer> {
+    let mut layers = Vec::new();
+    for _ in 0..nodes {
+        let builder = MemcachedBackend::builder().url(&server.url()).expect("a URL");
+        let builder = builder.response_timeout(PATIENT).connect_timeout(PATIENT);
+        let backend = builder.connect().await.expect("a connection");
+        layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
+    }
+    layers
+}
+
+async fn sqlite_nodes(directory: &std::path::Path, nodes: usize) -> Vec<SessionLayer> {
+    let mut layers = Vec::new();
+    for _ in 0..nodes {
+        let builder = SqliteBackend::builder().path(directory.join("sessions.db"));
+        let backend = builder.busy_timeout(PATIENT).connect().await.expect("a file");
+        layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
+    }
+    layers
+}
+
+async fn postgres_nodes(server: &PostgresServer, nodes: usize) -> Vec<SessionLayer> {
+    let mut layers = Vec::new();
+    for _ in 0..nodes {
+        let builder = PostgresBackend::builder().url(&server.url()).expect("a URL");
+        let builder = builder.create(true).response_timeout(PATIENT);
+        let backend = builder.connect().await.expect("a connection");
         layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
     }
     layers
@@ -179,6 +217,24 @@ async fn s04_and_c111_no_logout_is_undone_on_redis() {
 async fn s04_and_c111_no_logout_is_undone_on_files() {
     let directory = tempfile::tempdir().expect("a directory");
     logouts(file_nodes(directory.path(), 2), races(2_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s04_and_c111_no_logout_is_undone_on_memcached() {
+    let server = MemcachedServer::start().await;
+    logouts(memcached_nodes(&server, 2).await, races(10_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s04_and_c111_no_logout_is_undone_on_sqlite() {
+    let directory = tempfile::tempdir().expect("a directory");
+    logouts(sqlite_nodes(directory.path(), 2).await, races(2_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s04_and_c111_no_logout_is_undone_on_postgres() {
+    let server = PostgresServer::start().await;
+    logouts(postgres_nodes(&server, 2).await, races(2_000)).await;
 }
 
 /// In the middle of a change of secrets: every other node has the new one already, and each accepts the other's.

@@ -181,12 +181,16 @@ impl Fill {
                 if let Some(stale) = self.stale(Failure::NoResponse) {
                     return self.stand_in(stale, &permit, pilot, sender).await;
                 }
+                self.rest_behind(&sender);
                 permit.release(&self.shared, &self.key).await;
                 drop(pilot);
                 return self.pass_on(failed, sender);
             }
         };
         let status = response.status();
+        if status.is_server_error() {
+            self.rest_behind(&sender);
+        }
         if status.is_server_error()
             && let Some(stale) = self.stale(Failure::Status(status))
         {
@@ -307,6 +311,13 @@ impl Fill {
         let answer =
             self.shared.stand_in(&held.variant, resident, head, self.facts, failure).ok()?;
         Some(answer.respond(head, self.facts, || clock.wall()))
+    }
+
+    // A refresh that failed behind the client's back is not begun again by the next client.
+    fn rest_behind<T>(&self, sender: &oneshot::Sender<T>) {
+        if sender.is_closed() {
+            self.shared.resting.set(&self.key, REST, self.shared.config.store.clock());
+        }
     }
 
     async fn stand_in<S, ReqB, ResB: Body, E>(

@@ -221,7 +221,8 @@ impl CacheLayer {
     }
 
     /// How long a fill may take, from the handler's call to the body's end, to be stored and waited for. 30 s unless
-    /// set. A client that is still there gets its response however long it takes.
+    /// set. A client that is still there gets its response however long it takes, unless something stale may stand in
+    /// for it.
     pub fn fill_deadline(mut self, deadline: Duration) -> Self {
         self.change().deadline = deadline;
         self

@@ -113,7 +113,7 @@
 //!
 //! # Does not (yet)
 //!
-//! Give several clients one streaming fill, read tags from response headers, purge by URL.
+//! Give several clients one streaming fill, purge by URL.
 
 mod answer;
 mod body;
@@ -129,6 +129,7 @@ mod miss;
 mod passes;
 mod plan;
 mod post;
+mod reading;
 mod record;
 mod service;
 mod tee;
@@ -140,4 +141,5 @@ mod wire;
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
 pub use layer::CacheLayer;
+pub(crate) use reading::Reading;
 pub use service::Cached;
