@@ -57,7 +57,8 @@ async fn sqlite_nodes(directory: &std::path::Path, nodes: usize) -> Vec<SessionL
     let mut layers = Vec::new();
     for _ in 0..nodes {
         let builder = SqliteBackend::builder().path(directory.join("sessions.db"));
-        let backend = builder.busy_timeout(PATIENT).connect().await.expect("a file");
+        let builder = builder.busy_timeout(PATIENT).connect_timeout(PATIENT);
+        let backend = builder.connect().await.expect("a file");
         layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
     }
     layers
@@ -67,7 +68,7 @@ async fn postgres_nodes(server: &PostgresServer, nodes: usize) -> Vec<SessionLay
     let mut layers = Vec::new();
     for _ in 0..nodes {
         let builder = PostgresBackend::builder().url(&server.url()).expect("a URL");
-        let builder = builder.create(true).response_timeout(PATIENT);
+        let builder = builder.create(true).response_timeout(PATIENT).connect_timeout(PATIENT);
         let backend = builder.connect().await.expect("a connection");
         layers.push(SessionLayer::new(&patient(backend, "shop")).evictable());
     }

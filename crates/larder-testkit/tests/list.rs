@@ -13,6 +13,10 @@ fn every_check_is_listed_once() {
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let group = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        // It runs them, and is none.
+        if group == "run" {
+            continue;
+        }
         for line in std::fs::read_to_string(&path).unwrap().lines() {
             if let Some(name) = line.strip_prefix("pub async fn ").and_then(|l| l.split_once('<')) {
                 written.insert(format!("{group}::{}", name.0));

@@ -73,7 +73,7 @@ fn a_wrong_cache_url_is_explained_and_not_repeated() {
         ("memcached://user:hunter2@127.0.0.1/?namespace=shop", "log in"),
         ("memcached://127.0.0.1:1,hunter2", "needs a namespace"),
         ("mysql://user:hunter2@127.0.0.1/", "memory://, redis://"),
-        ("redis://user:hunter2@[::x/?namespace=shop", "not a URL"),
+        ("redis://user:hunter2@[::x/?namespace=shop", "cannot be read"),
         ("hunter2", "not a URL"),
         ("memory://?max_bytes=hunter2", "number of bytes"),
         ("memory://?hunter2=1", "max_bytes"),
