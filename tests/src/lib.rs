@@ -22,6 +22,7 @@ use larder_http::CacheLayer;
 use larder_http::cache::{Cached, ResponseBody};
 use larder_memory::MemoryBackend;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt};
 
 /// What goes wrong in a test's service.
@@ -309,6 +310,19 @@ impl Site {
     /// GET with fields.
     pub async fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Got {
         self.send(request("GET", target, fields)).await
+    }
+
+    /// So many clients at once who want `/`, each as far as it gets; they come to what they read.
+    pub async fn asked_by(self: &Arc<Self>, clients: usize) -> Vec<JoinHandle<String>> {
+        let client = |_| {
+            let site = self.clone();
+            tokio::spawn(async move { site.get("/").await.text() })
+        };
+        let asking = (0..clients).map(client).collect();
+        for _ in 0..500 {
+            tokio::task::yield_now().await;
+        }
+        asking
     }
 
     /// How often the origin was called.

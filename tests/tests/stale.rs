@@ -168,15 +168,7 @@ async fn those_who_wait_for_a_handler_that_fails_get_what_is_stale() {
     let site = Arc::new(Site::new(origin));
     site.get("/").await;
     site.later(10);
-    let asking: Vec<_> = (0..50)
-        .map(|_| {
-            let site = site.clone();
-            tokio::spawn(async move { site.get("/").await.text() })
-        })
-        .collect();
-    for _ in 0..500 {
-        yield_now().await;
-    }
+    let asking = site.asked_by(50).await;
     opening.notify_waiters();
     for one in asking {
         assert_eq!(one.await.unwrap(), "1");

@@ -7,7 +7,6 @@ use larder_http::Caching;
 use larder_http::rules::Policy;
 use larder_tests::{Origin, Site, TestBody, answer, request};
 use tokio::sync::Notify;
-use tokio::task::yield_now;
 
 const ETAG: &str = "\"v1\"";
 const MODIFIED: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
@@ -146,15 +145,7 @@ async fn nobody_queues_for_what_must_be_validated_for_every_use() {
     });
     let site = Arc::new(Site::new(origin));
     site.get("/").await;
-    let asking: Vec<_> = (0..50)
-        .map(|_| {
-            let site = site.clone();
-            tokio::spawn(async move { site.get("/").await.text() })
-        })
-        .collect();
-    for _ in 0..500 {
-        yield_now().await;
-    }
+    let asking = site.asked_by(50).await;
     assert_eq!(site.calls(), 51, "all of them ask at once");
     opening.notify_waiters();
     for one in asking {
@@ -179,15 +170,7 @@ async fn one_validation_serves_all_who_wait() {
     let site = Arc::new(Site::new(origin));
     site.get("/").await;
     site.later(10);
-    let asking: Vec<_> = (0..50)
-        .map(|_| {
-            let site = site.clone();
-            tokio::spawn(async move { site.get("/").await.text() })
-        })
-        .collect();
-    for _ in 0..500 {
-        yield_now().await;
-    }
+    let asking = site.asked_by(50).await;
     assert_eq!(site.calls(), 2);
     opening.notify_waiters();
     for one in asking {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::header::{EXPECT, HOST, HeaderValue, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -77,7 +77,7 @@ impl Origin {
 
         let version = std::mem::replace(request.version_mut(), http::Version::HTTP_11);
         let headers = request.headers_mut();
-        forward(headers);
+        remove_hop_by_hop(headers);
         // The server has asked for the body already.
         headers.remove(EXPECT);
         match &self.host {
@@ -97,11 +97,6 @@ impl Origin {
             headers.append(VIA, via);
         }
     }
-}
-
-/// Takes out what belongs to one connection (RFC 9110 §7.6.1).
-fn forward(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
 }
 
 impl Service<Request<Incoming>> for Origin {
@@ -132,7 +127,7 @@ impl Service<Request<Incoming>> for Origin {
                     "the origin hung up"
                 })
             })?;
-            forward(response.headers_mut());
+            remove_hop_by_hop(response.headers_mut());
             Ok(response)
         })
     }
