@@ -219,7 +219,9 @@ impl Entry {
     /// With these tags.
     #[must_use]
     pub fn with_tags(self, tags: impl IntoIterator<Item = Tag>) -> Self {
-        let tags: Arc<[Tag]> = tags.into_iter().collect();
+        let mut tags = tags.into_iter().peekable();
+        // None is the usual number, and that slice is there already.
+        let tags = if tags.peek().is_none() { Arc::default() } else { tags.collect() };
         self.change(|inner| inner.tags = tags)
     }
 

@@ -1,6 +1,6 @@
 //! What a key is called where it leaves the process.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::{KeyRef, Namespace, Prefix};
 
@@ -97,8 +97,8 @@ fn head(namespace: &str, generation: Generation) -> String {
     let mut name = String::with_capacity(200);
     name.push_str(namespace);
     name.push(':');
-    name.push_str(&generation.to_string());
-    name.push(':');
+    // Writing to a string does not fail.
+    let _ = write!(name, "{generation}:");
     name
 }
 

@@ -86,7 +86,10 @@ impl Client {
         request: &Request,
         deadline: Instant,
     ) -> Result<Vec<Value>, Failure> {
-        self.exchange_each(request, deadline).await.into_iter().collect()
+        match self.first(request, deadline).await {
+            First::All(values) => Ok(values),
+            First::Some(sent) => self.rest(request, sent, deadline).await.into_iter().collect(),
+        }
     }
 
     /// Sends a request and gives as many replies as it has commands; a reply may be a server's error.
@@ -96,13 +99,36 @@ impl Client {
     ///
     /// When the future is dropped, each command is carried out or not; its reply reaches nobody.
     pub(crate) async fn exchange_each(&self, request: &Request, deadline: Instant) -> Vec<Reply> {
+        match self.first(request, deadline).await {
+            First::All(values) => values.into_iter().map(Ok).collect(),
+            First::Some(sent) => self.rest(request, sent, deadline).await,
+        }
+    }
+
+    // Sends all commands for the first time. Where there is but one node to send them to and it carried them out, which
+    // is nearly always, there is nothing to keep account of.
+    async fn first(&self, request: &Request, deadline: Instant) -> First {
+        let steps = || (0..request.len()).map(Step::new).collect();
+        let Some(node) = self.topology.only() else {
+            return First::Some(self.round(request, steps(), deadline).await);
+        };
+        match node.send(&request.commands, deadline).await {
+            Ok(values) if !values.iter().any(|value| matches!(value, Value::ServerError(_))) => {
+                First::All(values)
+            }
+            outcome => First::Some(sent(steps(), node, outcome)),
+        }
+    }
+
+    // Goes on after the first time until each command has its last reply.
+    async fn rest(&self, request: &Request, first: Vec<Sent>, deadline: Instant) -> Vec<Reply> {
         let mut replies: Vec<Option<Reply>> = vec![None; request.len()];
-        let mut open: Vec<Step> = (0..request.len()).map(Step::new).collect();
         let mut pause = PAUSE;
+        let mut sent = first;
         loop {
             let mut later = false;
-            let mut again = Vec::new();
-            for (mut step, node, reply) in self.round(request, open, deadline).await {
+            let mut open = Vec::new();
+            for (mut step, node, reply) in sent {
                 let next = step.after(&reply, request, &self.topology, node.as_deref());
                 // What came first is the better answer when there is no time or connection for a second try.
                 let place = &mut replies[step.index];
@@ -112,14 +138,13 @@ impl Client {
                 }
                 match next {
                     Next::Done => {}
-                    Next::Now => again.push(step),
+                    Next::Now => open.push(step),
                     Next::Later => {
                         later = true;
-                        again.push(step);
+                        open.push(step);
                     }
                 }
             }
-            open = again;
             if open.is_empty() || Instant::now() + pause >= deadline {
                 break;
             }
@@ -129,6 +154,7 @@ impl Client {
             }
             // A command may wait for those before it of the same slot.
             open.sort_unstable_by_key(|step| step.index);
+            sent = self.round(request, open, deadline).await;
         }
         let replies = replies.into_iter();
         replies.map(|reply| reply.unwrap_or_else(|| Err(Failure::before(garbled())))).collect()
@@ -177,6 +203,13 @@ impl Client {
 
 type Sent = (Step, Option<Arc<Node>>, Reply);
 
+// What came of sending all commands once.
+enum First {
+    // Each was carried out.
+    All(Vec<Value>),
+    Some(Vec<Sent>),
+}
+
 // Commands for one node.
 struct Part {
     node: Arc<Node>,
@@ -198,21 +231,26 @@ impl Part {
         } else {
             node.send(&commands(request, &steps), deadline).await
         };
-        match outcome {
-            Err(failure) => {
-                let steps = steps.into_iter();
-                steps.map(|step| (step, Some(node.clone()), Err(failure.clone()))).collect()
-            }
-            Ok(values) => {
-                let mut values = values.into_iter();
-                let mut reply = |step: Step| {
-                    // Before it came the answer to `ASKING`.
-                    let skipped = usize::from(step.asked.is_some());
-                    let value = values.nth(skipped).ok_or_else(|| Failure::before(garbled()));
-                    (step, Some(node.clone()), value)
-                };
-                steps.into_iter().map(&mut reply).collect()
-            }
+        sent(steps, &node, outcome)
+    }
+}
+
+// Each command with its reply.
+fn sent(steps: Vec<Step>, node: &Arc<Node>, outcome: Result<Vec<Value>, Failure>) -> Vec<Sent> {
+    let steps = steps.into_iter();
+    match outcome {
+        Err(failure) => {
+            steps.map(|step| (step, Some(node.clone()), Err(failure.clone()))).collect()
+        }
+        Ok(values) => {
+            let mut values = values.into_iter();
+            let reply = |step: Step| {
+                // Before it came the answer to `ASKING`.
+                let skipped = usize::from(step.asked.is_some());
+                let value = values.nth(skipped).ok_or_else(|| Failure::before(garbled()));
+                (step, Some(node.clone()), value)
+            };
+            steps.map(reply).collect()
         }
     }
 }

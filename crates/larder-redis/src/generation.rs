@@ -14,6 +14,7 @@ use std::time::Duration;
 use larder_core::{Clock, Generation, Key, Moment};
 use parking_lot::RwLock;
 use redis::{Cmd, Value, cmd};
+use smallvec::SmallVec;
 
 use crate::layout::{Home, Layout, bucket};
 use crate::request::Failure;
@@ -43,7 +44,7 @@ struct Copy {
 /// The generations with which one request is made.
 pub(crate) struct Names {
     layout: Layout,
-    used: Vec<Used>,
+    used: SmallVec<[Used; 1]>,
     asked: Moment,
     // Those with which the request was made before, and which turned out to be of the past.
     earlier: Vec<Used>,
@@ -95,7 +96,7 @@ impl Generations {
     ) -> Names {
         let asked = self.clock.now();
         let copies = self.copies.read();
-        let mut used: Vec<Used> = Vec::with_capacity(1);
+        let mut used: SmallVec<[Used; 1]> = SmallVec::new();
         for home in homes {
             let (namespace, bucket) = (home.namespace, home.bucket());
             if used.iter().any(|used| used.is(namespace, bucket)) {

@@ -2,6 +2,7 @@
 
 use larder_core::{Error, ErrorKind, Generation, Key, Result};
 use redis::{Value, cmd};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::NAME;
@@ -39,7 +40,7 @@ impl Inner {
         deadline: Instant,
         build: impl Fn(&Names, &mut Request),
     ) -> Result<(Names, Vec<Reply>), Failure> {
-        let homes: Vec<Home<'a>> = homes.into_iter().collect();
+        let homes: SmallVec<[Home<'a>; 4]> = homes.into_iter().collect();
         let mut before = None;
         for _ in 0..ATTEMPTS {
             let mut names = self.names(&homes, deadline).await?.after(before);
@@ -48,8 +49,9 @@ impl Inner {
                 request.harmless(slot, ask);
             }
             build(&names, &mut request);
-            let mut answers = self.client.exchange_each(&request, deadline).await;
-            let mut replies = answers.split_off(names.questions().min(answers.len()));
+            let mut replies = self.client.exchange_each(&request, deadline).await;
+            let asked = names.questions().min(replies.len());
+            let answers: SmallVec<[Reply; 1]> = replies.drain(..asked).collect();
             let answers = answers.into_iter().map(|answer| match answer {
                 Ok(value) => match refusal(&value) {
                     Some(refusal) => Err(Failure::before(refusal.error())),

@@ -12,7 +12,8 @@ use larder_core::{
     Generation, Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision,
     Sequence, Tag, Times, Token, Ttl, When,
 };
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -117,7 +118,7 @@ impl Backend for RedisBackend {
 
     async fn get(&self, key: &Key, counters: &[Key]) -> Result<Found> {
         let inner = &*self.0;
-        let keys: Vec<&Key> = std::iter::once(key).chain(counters).collect();
+        let keys: SmallVec<[&Key; 4]> = std::iter::once(key).chain(counters).collect();
         // Without counters a replica may answer; numbers that say what is valid are the primary's.
         let again = if counters.is_empty() { Again::Read } else { Again::Yes };
         let mut values = inner.values(&keys, again, inner.deadline()).await?.into_iter();
@@ -396,12 +397,13 @@ impl Inner {
 
     // What lies under the names of keys: one command for those that lie together.
     async fn values(&self, keys: &[&Key], again: Again, deadline: Instant) -> Result<Vec<Reply>> {
-        let homes: Vec<Home<'_>> = keys.iter().map(|key| self.home(key)).collect();
+        let homes: SmallVec<[Home<'_>; 4]> = keys.iter().map(|key| self.home(key)).collect();
         let single = keys.len() == 1;
         let (_, replies) = self
             .run_each(homes.iter().copied(), again, deadline, |names, request| {
                 for (slot, keys) in together(&homes, keys) {
-                    let mut get = cmd(if single { "GET" } else { "MGET" });
+                    let mut get = Cmd::with_capacity(1 + keys.len(), 16 + NAME_SIZE * keys.len());
+                    get.arg(if single { "GET" } else { "MGET" });
                     for key in keys {
                         get.arg(names.of(key));
                     }
@@ -600,6 +602,9 @@ fn together<'a, K>(
 fn lost() -> Failure {
     Failure::before(garbled())
 }
+
+// What most names are shorter than: room to make in a command.
+const NAME_SIZE: usize = 128;
 
 // Keys, or names, in one command.
 pub(crate) const BATCH: usize = 1000;

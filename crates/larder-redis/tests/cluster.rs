@@ -186,8 +186,7 @@ async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
     let (lost, other) = (keys_on(1, 1).remove(0), keys_on(2, 1).remove(0));
     store(&backend, &lost, "v").await;
     store(&backend, &other, "v").await;
-    // So that the replica has it.
-    ask::<u64>(&mut raw(&cluster.nodes()[1]).await, &[b"WAIT", b"1", b"5000"]).await;
+    cluster.nodes()[1].replicated(1).await;
     cluster.nodes_mut()[1].kill();
     let began = Instant::now();
     let mut refused = 0;

@@ -69,8 +69,7 @@ async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
     let mut sentinels = RedisSentinels::start().await;
     let backend = builder(&sentinels.url()).connect().await.unwrap();
     store(&backend, &key("kept"), "v").await;
-    common::ask::<u64>(&mut common::raw(&sentinels.servers()[0]).await, &[b"WAIT", b"2", b"5000"])
-        .await;
+    sentinels.servers()[0].replicated(2).await;
     let stop = Arc::new(AtomicBool::new(false));
     let beats = tokio::spawn(longest_gap(backend.clone(), stop.clone()));
     // The bus finds the new one as well.

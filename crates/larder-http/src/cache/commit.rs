@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use larder_core::{Entry, Key, Moment, Outcome, Put, Revision, Sequence, Tag, Token, Ttl, When};
+use smallvec::smallvec;
 
 use super::layer::Shared;
 use super::miss::variant_key;
@@ -147,7 +148,7 @@ async fn join(
 ) -> (Page, Option<Put>) {
     let now = shared.config.store.clock().now();
     let name = Variant::name(&variant.list, &variant.selector);
-    let mut lists = vec![variant.list.clone()];
+    let mut lists = smallvec![variant.list.clone()];
     lists.extend(page.lists.iter().filter(|list| **list != variant.list).cloned());
     lists.truncate(MAX_LISTS);
     let mut others: Vec<_> = page.others.iter().filter(|other| **other != name).copied().collect();

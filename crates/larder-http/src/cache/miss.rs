@@ -82,7 +82,7 @@ impl<S> Missed<S> {
     pub(super) async fn run<ReqB, ResB>(
         self,
         mut request: Request<ReqB>,
-        mut asked: Asked,
+        asked: Asked,
     ) -> Result<Response<ResponseBody<ResB>>, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
@@ -95,19 +95,26 @@ impl<S> Missed<S> {
     {
         let Missed { shared, mut inner, key, facts, only_if_cached } = self;
         let config = &shared.config;
-        let snapshot = Arc::new(Snapshot::from(&request));
-        let head = RequestHead::from(&*snapshot);
         let mut told = Told::new(&config.status_name, Forward::UriMiss, Reason::Miss);
         // Its length was checked when it was looked up.
         let Ok(key) = key.key() else {
             return alone(&shared, &mut inner, request, &told).await;
         };
+        let mut first = match shared.look(&key, asked, RequestHead::from(&request), facts).await {
+            Seen::Answer(response) => return Ok(response),
+            seen => Some(seen),
+        };
+        let snapshot = Arc::new(Snapshot::from(&request));
+        let head = RequestHead::from(&*snapshot);
 
         // One wait for all rounds, from when the first begins.
         let mut patience = None;
         for _ in 0..ROUNDS {
-            let look = std::mem::replace(&mut asked, Asked::Unknown);
-            let (there, held) = match shared.look(&key, look, head, facts).await {
+            let seen = match first.take() {
+                Some(seen) => seen,
+                None => shared.look(&key, Asked::Unknown, head, facts).await,
+            };
+            let (there, held) = match seen {
                 Seen::Answer(response) => return Ok(response),
                 Seen::Stale(response, there, held) => {
                     let fill = Fill::new(&shared, &key, &snapshot, facts, there, Some(held), told);

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use larder_core::{Encoded, Live, Result as StoreResult};
 use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, Terms, date};
+use smallvec::{SmallVec, smallvec};
 
 use super::variants::List;
 use super::wire;
@@ -20,7 +21,7 @@ pub(super) struct Page {
     /// to the old one is found again.
     pub(super) id: u128,
     /// The lists by which variants of this URL are told apart, newest first.
-    pub(super) lists: Vec<Arc<List>>,
+    pub(super) lists: SmallVec<[Arc<List>; 1]>,
     /// The names of the other variants, newest first.
     pub(super) others: Vec<[u8; 16]>,
     /// The newest variant.
@@ -69,6 +70,18 @@ impl Stored {
         let mut headers = HeaderMap::with_capacity(fields.len() + 1);
         headers.insert(AGE, HeaderValue::from_static("0"));
         headers.extend(fields);
+        Stored::complete(status, headers, body, trailers, terms, now)
+    }
+
+    /// With the slot in its place already.
+    pub(super) fn complete(
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+        terms: Terms,
+        now: SystemTime,
+    ) -> Self {
         Stored {
             status,
             last_modified: date::parse_field(&headers, LAST_MODIFIED, now),
@@ -136,7 +149,7 @@ impl Variant {
 impl Page {
     /// The first page of a URL.
     pub(super) fn first(variant: Arc<Variant>) -> Self {
-        let lists = vec![variant.list.clone()];
+        let lists = smallvec![variant.list.clone()];
         Page { id: rand::random(), lists, others: Vec::new(), newest: variant }
     }
 }

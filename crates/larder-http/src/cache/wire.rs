@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::Encoded;
 use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, FreshnessSource, Terms};
+use smallvec::SmallVec;
 
 use super::record::{Page, Stored, Variant};
 use super::variants::List;
@@ -50,14 +52,14 @@ pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<P
     if count > MAX_LISTS {
         return None;
     }
-    let mut lists = Vec::with_capacity(count);
+    let mut lists = SmallVec::with_capacity(count);
     for _ in 0..count {
         lists.push(Arc::new(get_list(&mut take_block(&mut head)?)?));
     }
     let count = head.try_get_u16().ok()? as usize;
     let names = take(&mut head, count.checked_mul(16)?)?;
     let others = names.chunks_exact(16).filter_map(|name| name.try_into().ok()).collect();
-    let newest = Arc::new(get_variant(&mut head, &encoded.body, route)?);
+    let newest = Arc::new(get_variant(&mut head, &encoded.body, route, lists.first())?);
     head.is_empty().then_some(Page { id, lists, others, newest })
 }
 
@@ -66,7 +68,7 @@ pub(super) fn decode_variant(encoded: &Encoded, route: &CredentialRule) -> Optio
         return None;
     }
     let mut head = encoded.head.clone();
-    let variant = get_variant(&mut head, &encoded.body, route)?;
+    let variant = get_variant(&mut head, &encoded.body, route, None)?;
     head.is_empty().then_some(variant)
 }
 
@@ -127,7 +129,13 @@ fn put_variant(out: &mut BytesMut, variant: &Variant) {
     }
 }
 
-fn get_variant(head: &mut Bytes, body: &Bytes, route: &CredentialRule) -> Option<Variant> {
+// `known` is a list that is probably the variant's own.
+fn get_variant(
+    head: &mut Bytes,
+    body: &Bytes,
+    route: &CredentialRule,
+    known: Option<&Arc<List>>,
+) -> Option<Variant> {
     let list = get_list(&mut take_block(head)?)?;
     let selector = take_block(head)?;
     let status = StatusCode::from_u16(head.try_get_u16().ok()?).ok()?;
@@ -150,16 +158,18 @@ fn get_variant(head: &mut Bytes, body: &Bytes, route: &CredentialRule) -> Option
     };
     // The head was verified by its checksum; the time only serves two-digit years, which nobody here wrote.
     let now = std::time::SystemTime::UNIX_EPOCH;
+    let has_slot = headers.keys().next() == Some(&AGE) && headers.get_all(AGE).iter().count() == 1;
+    let make = if has_slot { Stored::complete } else { Stored::new };
     Some(Variant {
         rule: list.rule(route),
-        list: Arc::new(list),
+        list: match known {
+            Some(known) if **known == list => known.clone(),
+            _ => Arc::new(list),
+        },
         selector: selector[..].into(),
         verbatim: None,
         by_language,
-        response: Stored {
-            part,
-            ..Stored::new(status, headers, body.clone(), trailers, terms, now)
-        },
+        response: Stored { part, ..make(status, headers, body.clone(), trailers, terms, now) },
     })
 }
 
@@ -257,6 +267,7 @@ mod tests {
 
     use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, ETAG, VARY};
     use proptest::prelude::*;
+    use smallvec::smallvec;
 
     use super::*;
 
@@ -296,7 +307,7 @@ mod tests {
         };
         Page {
             id: 7,
-            lists: vec![list, Arc::new(List::default())],
+            lists: smallvec![list, Arc::new(List::default())],
             others: vec![[1; 16], [2; 16]],
             newest: Arc::new(variant),
         }

@@ -116,6 +116,14 @@ impl Topology {
         }
     }
 
+    /// The node that every command goes to, where there is but one.
+    pub(crate) fn only(&self) -> Option<&Arc<Node>> {
+        match self {
+            Topology::One(shard) if shard.reader.is_none() => Some(&shard.primary),
+            _ => None,
+        }
+    }
+
     /// The lowest slot of each primary.
     pub(crate) fn slots(&self) -> Vec<u16> {
         match self {

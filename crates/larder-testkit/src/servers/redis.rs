@@ -186,6 +186,33 @@ impl RedisServer {
         command_at(self.port(), &self.options, parts).await
     }
 
+    /// Waits until so many replicas have all that was written to it so far, whoever wrote it. (`WAIT` speaks of what
+    /// was written over its own connection only.)
+    ///
+    /// # Panics
+    ///
+    /// When the server is not there, or after a minute.
+    pub async fn replicated(&self, replicas: usize) {
+        let written = offset(&self.replication().await, "master_repl_offset:").unwrap_or(0);
+        for _ in 0..600 {
+            let status = self.replication().await;
+            let acknowledged = status.lines().filter(|line| {
+                line.starts_with("slave") && offset(line, "offset=").is_some_and(|at| at >= written)
+            });
+            if acknowledged.count() >= replicas {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{replicas} replicas did not get in a minute what was written");
+    }
+
+    async fn replication(&self) -> String {
+        let status = self.command(&["INFO", "replication"]).await;
+        let status = status.unwrap_or_else(|error| panic!("INFO replication: {error}"));
+        String::from_utf8_lossy(&status).into_owned()
+    }
+
     pub(super) fn directory(&self) -> &Path {
         self.daemon.directory()
     }
@@ -232,6 +259,12 @@ fn binary() -> PathBuf {
         &["redis-server", "valkey-server"],
         "Install it with `apt-get install redis-server` or `brew install redis`",
     )
+}
+
+// The number after a name.
+fn offset(status: &str, name: &str) -> Option<u64> {
+    let (_, after) = status.split_once(name)?;
+    after.split(|next: char| !next.is_ascii_digit()).next()?.parse().ok()
 }
 
 async fn command_at<P: AsRef<[u8]>>(
