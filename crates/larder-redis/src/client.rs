@@ -74,6 +74,11 @@ impl Client {
         reached.await.map_err(|why| why.error(false))
     }
 
+    /// How to log in there where a slot is, and which database to choose.
+    pub(crate) fn login(&self, slot: u16) -> Result<redis::RedisConnectionInfo, Why> {
+        Ok(self.topology.shard(slot)?.primary.login().clone())
+    }
+
     /// Opens another connection to where a slot is.
     pub(crate) async fn dial(&self, slot: u16) -> Result<Box<dyn Transport>, Why> {
         self.topology.known(Instant::now() + self.connect_timeout).await?;

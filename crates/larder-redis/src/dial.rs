@@ -55,6 +55,17 @@ impl Dialer {
         Dialer { tls, login: login.info(database), connect_timeout }
     }
 
+    /// Why there is no connection after all the time that there is for it.
+    pub(crate) fn silence(&self) -> Why {
+        Why::unreachable(match self.tls {
+            // Who does not speak it waits for the end of what it takes for a command.
+            Some(_) => {
+                "it did not answer in time; check address and network, and that it speaks TLS there (rediss://)"
+            }
+            None => "it did not answer in time; check address and network",
+        })
+    }
+
     /// Opens a connection on which nothing was said yet. Its caller limits the time.
     pub(crate) async fn dial(&self, address: &Address) -> Result<Box<dyn Transport>, Why> {
         match address {

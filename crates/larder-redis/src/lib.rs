@@ -146,6 +146,7 @@ mod bus;
 mod client;
 mod config;
 mod dial;
+mod escape;
 mod generation;
 mod layout;
 mod link;
@@ -168,6 +169,8 @@ mod writing;
 
 pub use bus::RedisBus;
 pub use config::Builder;
+/// The client that [`RedisBackend::connection`] speaks with.
+pub use redis;
 pub use store::RedisBackend;
 
 const NAME: &str = "redis";

@@ -89,6 +89,10 @@ impl Node {
         &self.shared.time
     }
 
+    pub(crate) fn login(&self) -> &redis::RedisConnectionInfo {
+        &self.shared.common.dialer.login
+    }
+
     pub(crate) fn place(&self) -> &Place {
         &self.shared.place
     }
@@ -225,7 +229,7 @@ async fn keep(shared: Arc<Shared>) {
             failed => {
                 let why = match failed {
                     Ok(Err(why)) => why,
-                    _ => Why::unreachable("it did not answer in time; check address and network"),
+                    _ => shared.common.dialer.silence(),
                 };
                 log::outage(failures == 0, &why.words);
                 failures = failures.saturating_add(1);

@@ -52,7 +52,10 @@ impl Why {
     }
 
     pub(crate) fn io(error: &io::Error) -> Self {
-        Self::unavailable(&format!("the server cannot be reached: {}", error.kind()))
+        let kind = error.kind();
+        Self::unavailable(&format!(
+            "the server cannot be reached ({kind}); check its address in the URL"
+        ))
     }
 
     pub(crate) fn tls(error: &io::Error) -> Self {

@@ -247,9 +247,7 @@ impl Shared {
             match timeout(limit, asked).await {
                 Ok(Ok(ranges)) => return Ok(ranges),
                 Ok(Err(why)) => last = why,
-                Err(_) => {
-                    last = Why::unreachable("it did not answer in time; check address and network");
-                }
+                Err(_) => last = self.common.dialer.silence(),
             }
         }
         Err(last)
