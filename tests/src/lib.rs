@@ -18,8 +18,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use larder_cache::Cache;
 use larder_core::{Clock, ManualClock};
-use larder_http::CacheLayer;
 use larder_http::cache::{Cached, ResponseBody};
+use larder_http::{CacheLayer, Purger};
 use larder_memory::MemoryBackend;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -212,8 +212,8 @@ impl Service<Request<TestBody>> for Origin {
     }
 }
 
-/// A cache in memory whose clock stands still.
-#[derive(Debug)]
+/// A cache in memory whose clock stands still. A clone is another node's handle of the same.
+#[derive(Clone, Debug)]
 pub struct Larder {
     /// The cache.
     pub cache: Cache,
@@ -255,6 +255,7 @@ pub struct Site {
     pub larder: Larder,
     /// The handler.
     pub origin: Origin,
+    layer: CacheLayer,
     service: Cached<Origin>,
 }
 
@@ -276,7 +277,12 @@ impl Site {
         configure: impl FnOnce(CacheLayer) -> CacheLayer,
     ) -> Self {
         let layer = configure(CacheLayer::new(&larder.cache)).cache_status("t");
-        Site { service: layer.layer(origin.clone()), larder, origin }
+        Site { service: layer.layer(origin.clone()), larder, origin, layer }
+    }
+
+    /// Purges what the layer stores.
+    pub fn purger(&self) -> Purger {
+        self.layer.purger()
     }
 
     /// The service.

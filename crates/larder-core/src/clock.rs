@@ -1,7 +1,7 @@
 //! Time, injected.
 
 use std::fmt;
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -36,6 +36,15 @@ impl Add<Duration> for Moment {
     fn add(self, duration: Duration) -> Moment {
         let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         Moment(self.0.saturating_add(nanos))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+
+    fn sub(self, duration: Duration) -> Moment {
+        let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        Moment(self.0.saturating_sub(nanos))
     }
 }
 

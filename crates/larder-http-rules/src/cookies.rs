@@ -2,50 +2,21 @@
 //!
 //! ```
 //! use http::{HeaderMap, header::COOKIE};
-//! use larder_http_rules::cookies::{self, CookiePattern, CookieValue};
+//! use larder_http_rules::NamePattern;
+//! use larder_http_rules::cookies::{self, CookieValue};
 //!
 //! let mut headers = HeaderMap::new();
 //! headers.insert(COOKIE, "_ga=1; theme=dark; _ga_XYZ=2".parse().unwrap());
 //! assert_eq!(cookies::value(&headers, "theme"), CookieValue::One(b"dark"));
 //!
-//! cookies::remove(&mut headers, &[CookiePattern::new("_ga*")]);
+//! cookies::remove(&mut headers, &[NamePattern::new("_ga*")]);
 //! assert_eq!(headers[COOKIE], "theme=dark");
 //! ```
 
 use http::HeaderValue;
 use http::header::{COOKIE, HeaderMap};
 
-/// Cookie names a route speaks of: one name, or with a final `*` all that begin so. Cookie names are
-/// compared with their letter case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CookiePattern {
-    text: Box<str>,
-    prefix: bool,
-}
-
-impl CookiePattern {
-    /// `"theme"` or `"_ga*"`.
-    #[must_use]
-    pub fn new(pattern: &str) -> Self {
-        match pattern.strip_suffix('*') {
-            Some(prefix) => Self { text: prefix.into(), prefix: true },
-            None => Self { text: pattern.into(), prefix: false },
-        }
-    }
-
-    /// Whether the cookie of this name is meant.
-    #[must_use]
-    pub fn matches(&self, name: &[u8]) -> bool {
-        let text = self.text.as_bytes();
-        if self.prefix { name.starts_with(text) } else { name == text }
-    }
-}
-
-impl From<&str> for CookiePattern {
-    fn from(pattern: &str) -> Self {
-        Self::new(pattern)
-    }
-}
+use crate::NamePattern;
 
 /// One cookie's value in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +54,7 @@ pub fn value<'a>(headers: &'a HeaderMap, name: &str) -> CookieValue<'a> {
 
 /// Removes the cookies that match any of `patterns` and tells whether there were some. The others stay,
 /// in order, on one line; without others the header goes.
-pub fn remove(headers: &mut HeaderMap, patterns: &[CookiePattern]) -> bool {
+pub fn remove(headers: &mut HeaderMap, patterns: &[NamePattern]) -> bool {
     let ignored = |name: &[u8]| patterns.iter().any(|pattern| pattern.matches(name));
     if !cookies(headers).any(|(name, _)| ignored(name)) {
         return false;

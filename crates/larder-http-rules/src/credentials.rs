@@ -25,7 +25,8 @@
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 
-use crate::cookies::{CookiePattern, cookies};
+use crate::NamePattern;
+use crate::cookies::cookies;
 use crate::{Policy, Reason, RequestFacts, names};
 
 /// What a route declares about credentials. Everything that is not declared keeps a request out of the
@@ -37,7 +38,7 @@ pub struct CredentialRule {
     /// All cookies may differ: the route promises that no cookie changes the answer.
     pub shared_cookies: bool,
     /// Cookies that the caller removes before the handler runs (see [`crate::cookies::remove`]).
-    pub ignored_cookies: Vec<CookiePattern>,
+    pub ignored_cookies: Vec<NamePattern>,
     /// Cookies whose values the caller puts into the key.
     pub keyed_cookies: Vec<Box<str>>,
     /// Credential headers that are part of the key, removed, or declared without influence.
@@ -57,7 +58,7 @@ impl CredentialRule {
 
     /// The caller removes the cookies of this name or pattern.
     #[must_use]
-    pub fn ignore_cookie(mut self, pattern: impl Into<CookiePattern>) -> Self {
+    pub fn ignore_cookie(mut self, pattern: impl Into<NamePattern>) -> Self {
         self.ignored_cookies.push(pattern.into());
         self
     }

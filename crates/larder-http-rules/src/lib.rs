@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | Which of this request's headers matter? | [`RequestFacts::scan`], one pass |
 //! | Look it up, pass it by, or let it invalidate? | [`request::handling`] |
+//! | Which parameters of its query matter? | [`query`], [`no_vary_search`] |
 //! | Whose site is it? | [`authority::effective`] |
 //! | What may a proxy have said about it? | [`overrides::write_key_part`] |
 //! | Does it carry credentials, and does the route cover them? | [`credentials::assess`], [`cookies`] |
@@ -69,7 +70,7 @@
 //!
 //! # Not here yet
 //!
-//! `No-Vary-Search` and QUERY.
+//! QUERY.
 
 #![forbid(unsafe_code)]
 
@@ -87,8 +88,11 @@ pub mod headers;
 pub mod invalidate;
 mod mark;
 mod names;
+pub mod no_vary_search;
 pub mod overrides;
+mod pattern;
 mod policy;
+pub mod query;
 pub mod range;
 mod reason;
 pub mod request;
@@ -102,6 +106,7 @@ pub use cache_control::CacheControl;
 pub use credentials::{CredentialRule, CredentialState};
 pub use freshness::FreshnessSource;
 pub use mark::SessionMark;
+pub use pattern::NamePattern;
 pub use policy::{ClientDirectives, Heuristics, Policy, RouteRule};
 pub use reason::Reason;
 pub use request::{Handling, RequestFacts, RequestView};

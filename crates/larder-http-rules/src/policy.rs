@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderName;
 
+use crate::NamePattern;
 use crate::cache_control::RequestDirectives;
-use crate::cookies::CookiePattern;
 use crate::credentials::CredentialRule;
 
 /// What a cache does where the RFCs leave a choice, or where an application wants more caution than a
@@ -94,6 +94,10 @@ pub struct Policy {
     /// Whether a response with a `Content-Encoding` is kept from requests that do not accept it, although its `Vary` does
     /// not say so.
     pub key_content_coding: bool,
+    /// Whether a response that says by `No-Vary-Search` that parts of its query do not matter is shared among the queries
+    /// that differ in nothing else. Then every request with an unsafe method makes another step in the store, to drop
+    /// what is stored for several queries.
+    pub no_vary_search: bool,
     /// Does six things that the public cache tests ask for and that are wrong or wasteful, to show that they can be done;
     /// not for use. `If-Modified-Since` is answered with 304 where there is no `Last-Modified` to compare it with; a
     /// part is believed to be as long as its body, whatever its `Content-Range` says, and to be the end of the whole; a
@@ -138,6 +142,7 @@ impl Policy {
             store_partial: true,
             select_language: false,
             key_content_coding: true,
+            no_vary_search: false,
             contested: false,
             language_order: true,
         }
@@ -167,6 +172,7 @@ impl Policy {
             client: ClientDirectives::ALL,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
             select_language: true,
+            no_vary_search: true,
             key_content_coding: false,
             language_order: false,
             ..Self::application()
@@ -292,7 +298,7 @@ pub struct RouteRule {
     pub credentials: CredentialRule,
     /// `Set-Cookie` lines of these cookies do not keep a response out: the caller removes them from
     /// what it stores ([`Stored::strip_set_cookie`](crate::Stored::strip_set_cookie)).
-    pub ignored_set_cookies: Vec<CookiePattern>,
+    pub ignored_set_cookies: Vec<NamePattern>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

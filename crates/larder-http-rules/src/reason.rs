@@ -95,6 +95,7 @@ reasons! {
     HeadTooLarge "head-too-large" "the response's header fields are larger than what is stored";
     InvalidTag "invalid-tag" "the handler gave a tag that cannot be used: empty, or longer than 256 bytes";
     TooManyTags "too-many-tags" "the response carries more than 512 tags, those of what the handler read from the cache included; read with larder::untracked what may change without it";
+    QueryLearned "query-learned" "the response says by No-Vary-Search which parts of its query do not matter, or does not say so any longer; the next one is stored";
     VaryConflict "vary-conflict" "two different computed inputs of VaryLayer have one name; give each its own";
     VaryMisplaced "vary-misplaced" "a computed input of VaryLayer differs between where CacheLayer and where VaryLayer stands: something between the two makes it; put CacheLayer inside of that";
     NoStore "no-store" "the response says Cache-Control: no-store";

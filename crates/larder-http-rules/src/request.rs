@@ -68,6 +68,10 @@ impl RequestFacts {
     /// An override header that the policy declares trusted, so it is part of the key.
     pub const TRUSTED_OVERRIDE: Self = Self(1 << 15);
 
+    /// Not of the headers: the query in its key is another than its own, since a response said that what is left out
+    /// does not matter ([`no_vary_search`](crate::no_vary_search)).
+    pub const QUERY_REWRITTEN: Self = Self(1 << 16);
+
     /// Passes over the header names once. Allocates nothing.
     #[must_use]
     pub fn scan(policy: &Policy, headers: &HeaderMap) -> Self {

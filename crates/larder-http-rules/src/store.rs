@@ -126,6 +126,12 @@ impl Terms {
         self.answers_for().max(self.for_a_window_of(validated.max(stands_in)))
     }
 
+    /// Whether it is of any use when it is stale.
+    #[must_use]
+    pub fn outlasts(&self, policy: &Policy) -> bool {
+        self.usable_for(policy) > self.for_a_window_of(Duration::ZERO)
+    }
+
     fn for_a_window_of(&self, window: Duration) -> Duration {
         self.lifetime.saturating_add(window).saturating_sub(self.initial_age)
     }

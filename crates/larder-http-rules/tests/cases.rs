@@ -12,6 +12,8 @@ use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue, V
 use http::{Method, StatusCode, Uri};
 use larder_http_rules::authority::{self, Scheme};
 use larder_http_rules::conditional::{self, Precondition, Validators, Verdict};
+use larder_http_rules::no_vary_search::NoVarySearch;
+use larder_http_rules::query::QueryRule;
 use larder_http_rules::range::{self, Selection};
 use larder_http_rules::validation::{self, Confirmed};
 use larder_http_rules::{
@@ -315,6 +317,71 @@ fn languages() {
     });
 }
 
+// ---- queries ----
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueryCase {
+    name: String,
+    only: Option<Vec<String>>,
+    #[serde(default)]
+    ignore: Vec<String>,
+    #[serde(default)]
+    sorted: bool,
+    query: String,
+    expect: Option<String>,
+}
+
+#[test]
+fn queries() {
+    run("queries.json", |case: &QueryCase| {
+        let mut rule = QueryRule::new().ignore(case.ignore.iter().map(String::as_str));
+        if let Some(only) = &case.only {
+            rule = rule.only(only.iter().map(String::as_str));
+        }
+        if case.sorted {
+            rule = rule.sorted();
+        }
+        let left = rule.apply(&case.query);
+        let again = left.as_deref().map(|left| rule.apply(left).map(|left| left.into_owned()));
+        same("again", again.flatten(), left.as_deref().map(str::to_owned))?;
+        same("what is left", left.as_deref(), case.expect.as_deref())
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SearchCase {
+    name: String,
+    said: Vec<String>,
+    valid: bool,
+    /// Pairs of queries that are one, and that are not.
+    #[serde(default)]
+    same: Vec<[Option<String>; 2]>,
+    #[serde(default)]
+    other: Vec<[Option<String>; 2]>,
+}
+
+#[test]
+fn searches() {
+    run("no-vary-search.json", |case: &SearchCase| {
+        let lines: Vec<String> =
+            case.said.iter().map(|line| format!("No-Vary-Search: {line}")).collect();
+        let rule = NoVarySearch::of(&headers(&lines));
+        same("validity", rule.is_some(), case.valid)?;
+        let Some(rule) = rule else { return Ok(()) };
+        let canonical = |query: &Option<String>| rule.canonical(query.as_deref());
+        for (pairs, one) in [(&case.same, true), (&case.other, false)] {
+            for [a, b] in pairs {
+                same(&format!("{a:?} and {b:?}"), canonical(a) == canonical(b), one)?;
+                // What stands for a class is one of it.
+                same("itself", canonical(&canonical(a)), canonical(a))?;
+            }
+        }
+        Ok(())
+    });
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PreconditionCase {
@@ -581,6 +648,8 @@ fn no_file_is_forgotten() {
         "validation.json",
         "languages.json",
         "preconditions.json",
+        "queries.json",
+        "no-vary-search.json",
         "matrix.json",
         "dates.json",
         "authority.json",
@@ -611,7 +680,8 @@ macro_rules! named {
     )*};
 }
 
-named! { StoreCase RangeCase ValidationCase LanguageCase PreconditionCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
+named! {
+QueryCase SearchCase StoreCase RangeCase ValidationCase LanguageCase PreconditionCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

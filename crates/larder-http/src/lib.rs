@@ -22,7 +22,7 @@ mod head;
 mod mark;
 pub mod vary;
 
-pub use cache::CacheLayer;
+pub use cache::{CacheLayer, Purger};
 pub use cache_control::CacheControlLayer;
 pub use conditional::{ConditionalLayer, Current};
 pub use head::RequestHead;

@@ -177,6 +177,7 @@ impl Fill {
             selector: plan.selector,
             verbatim: plan.verbatim,
             by_language: plan.by_language,
+            search: plan.search,
             response: Stored { part, ..Stored::new(status, fields, body, trailers, terms, wall) },
         });
         let at = self.now();

@@ -248,7 +248,7 @@ impl Fill {
         read: &[Tag],
     ) -> Result<Result<Plan, Reason>, Panic> {
         std::panic::catch_unwind(AssertUnwindSafe(|| {
-            plan(&self.shared, &self.snapshot, self.facts, response, sent, read)
+            plan(&self.shared, &self.key, &self.snapshot, self.facts, response, sent, read)
         }))
     }
 
@@ -260,7 +260,7 @@ impl Fill {
             return Ok((Sequence::NONE, Permit::Outage));
         }
         // The response may bring tags that the route does not know, so the sequence is always read.
-        let Ok(marks) = store.marks(&config.tags).await else {
+        let Ok(marks) = store.marks(&config.watched).await else {
             return Ok((Sequence::NONE, Permit::Outage));
         };
         let permit = match &self.there {
@@ -296,7 +296,9 @@ impl Fill {
         match self.shared.config.store.peek(self.key.as_ref()) {
             Peek::Hit(entry) if entry.revision() != revision => {
                 let head = RequestHead::from(&*self.snapshot);
-                entry.downcast::<Page>().is_none_or(|page| self.shared.has_variant(page, head))
+                entry
+                    .downcast::<Page>()
+                    .is_none_or(|page| self.shared.has_variant(page, head, self.facts))
             }
             _ => false,
         }

@@ -14,7 +14,7 @@ use super::body::ResponseBody;
 use super::layer::Shared;
 use super::plan::group_tag;
 use super::verdict::Told;
-use super::{key, post};
+use super::{key, post, searches};
 use crate::RequestHead;
 use crate::head::Snapshot;
 
@@ -41,7 +41,8 @@ impl Targets {
             return Outdated::default();
         };
         let groups = groups::invalidated_by(response.headers());
-        let groups = groups.iter().filter_map(|group| group_tag(authority, group)).collect();
+        let mut tags: Vec<Tag> =
+            groups.iter().filter_map(|group| group_tag(authority, group)).collect();
         // Not `path_and_query`, which leaves an empty path empty.
         let (path, query) = (head.uri().path(), head.uri().query());
         let own = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
@@ -54,11 +55,18 @@ impl Targets {
                     Some((path, query)) => (path, Some(query)),
                     None => (target.as_str(), None),
                 };
-                let key = key::of_target(config, head, self.facts, authority, path, query).ok()?;
+                let key = key::of_target(shared, head, self.facts, authority, path, query).ok()?;
                 key.key().ok()
             })
             .collect();
-        Outdated { keys, groups }
+        if config.policy.no_vary_search {
+            let paths = std::iter::once(&own).chain(&others);
+            let paths = paths.map(|target| target.split_once('?').map_or(&**target, |(p, _)| p));
+            tags.extend(paths.filter_map(|path| searches::tag(authority, path)));
+            tags.sort_unstable();
+            tags.dedup();
+        }
+        Outdated { keys, tags }
     }
 }
 
@@ -66,13 +74,13 @@ impl Targets {
 #[derive(Default)]
 pub(super) struct Outdated {
     keys: Vec<Key>,
-    groups: Vec<Tag>,
+    tags: Vec<Tag>,
 }
 
 /// Removes what a response has made out of date, and returns when it is gone here. `posting` keeps the marker by which
 /// the POST that asks for this may store its answer.
 pub(super) async fn remove(shared: &Shared, outdated: Outdated, posting: bool) {
-    let Outdated { mut keys, groups } = outdated;
+    let Outdated { mut keys, tags } = outdated;
     if keys.is_empty() {
         return;
     }
@@ -90,11 +98,11 @@ pub(super) async fn remove(shared: &Shared, outdated: Outdated, posting: bool) {
         keys.iter().for_each(|key| store.detach(key));
         // A removal that fails bars its keys on this node until it is confirmed.
         let removed = store.remove_many(&keys).await.map(drop);
-        let grouped = match groups.is_empty() {
+        let tagged = match tags.is_empty() {
             true => Ok(()),
-            false => store.invalidate(&groups).await.map(drop),
+            false => store.invalidate(&tags).await.map(drop),
         };
-        if let Err(error) = removed.and(grouped) {
+        if let Err(error) = removed.and(tagged) {
             tracing::warn!(
                 target: "larder_http",
                 kind = error.kind().as_str(),

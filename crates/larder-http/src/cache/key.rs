@@ -4,7 +4,7 @@ use larder_core::{Key, KeyBuf, Namespace};
 use larder_http_rules::authority::{self, Authority, HostField};
 use larder_http_rules::{Reason, RequestFacts, overrides};
 
-use super::layer::Config;
+use super::layer::{Config, Shared};
 use crate::RequestHead;
 
 // The room of responses in a namespace; see ARCHITECTURE.md.
@@ -16,46 +16,58 @@ pub(super) fn room(namespace: &Namespace) -> Key {
 }
 
 /// Scheme, authority, path, query, what a proxy says it forwarded, and the route's partition. There is no way to make
-/// a key without an authority.
+/// a key without an authority. Tells whether the query in it is another than the request's own.
 ///
 /// Writes into a `key` that is yet only the [`room`]: it is a large value, and a hit had better not move it.
 pub(super) fn write_request(
     key: &mut KeyBuf,
-    config: &Config,
+    shared: &Shared,
     head: RequestHead<'_>,
     facts: RequestFacts,
     host: HostField<'_>,
-) -> Result<(), Reason> {
-    let authority = authority::effective_of(head.uri(), host, config.scheme)?;
-    write_target(key, config, head, facts, authority, head.uri().path(), head.uri().query())
+) -> Result<bool, Reason> {
+    let authority = authority::effective_of(head.uri(), host, shared.config.scheme)?;
+    write_target(key, shared, head, facts, authority, head.uri().path(), head.uri().query())
 }
 
 /// The key of another target of the same origin, asked for in the same way.
 pub(super) fn of_target(
-    config: &Config,
+    shared: &Shared,
     head: RequestHead<'_>,
     facts: RequestFacts,
     authority: Authority<'_>,
     path: &str,
     query: Option<&str>,
 ) -> Result<KeyBuf, Reason> {
-    let mut key = KeyBuf::from(config.room.as_ref());
-    write_target(&mut key, config, head, facts, authority, path, query)?;
+    let mut key = KeyBuf::from(shared.config.room.as_ref());
+    let query = query.and_then(|query| shared.config.query.apply(query));
+    write_target(&mut key, shared, head, facts, authority, path, query.as_deref())?;
     Ok(key)
 }
 
 fn write_target(
     key: &mut KeyBuf,
-    config: &Config,
+    shared: &Shared,
     head: RequestHead<'_>,
     facts: RequestFacts,
     authority: Authority<'_>,
     path: &str,
     query: Option<&str>,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
+    let config = &shared.config;
     key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
     key.push(path);
-    key.push_optional(query);
+    let rule = key.as_ref().ok().and_then(|path| shared.searches.rule(path));
+    let rewritten = match rule.map(|rule| rule.canonical(query)) {
+        Some(canonical) if canonical.as_deref() != query => {
+            key.push_optional(canonical);
+            true
+        }
+        _ => {
+            key.push_optional(query);
+            false
+        }
+    };
     if facts.any(RequestFacts::FORWARDED.union(RequestFacts::TRUSTED_OVERRIDE)) {
         let mut written = Ok(());
         key.push_with(|part| {
@@ -71,5 +83,14 @@ fn write_target(
         key.push("partition");
         key.push_optional(identify(head));
     }
-    Ok(())
+    Ok(rewritten)
+}
+
+/// The query that a key has, and how the keys of all queries of its path begin.
+pub(super) fn query<'a>(config: &Config, key: &'a Key) -> (Option<&'a [u8]>, Option<KeyBuf>) {
+    let mut parts = key.as_ref().parts().skip(1);
+    let (authority, path) = (parts.next().flatten(), parts.next().flatten());
+    let room = KeyBuf::from(config.room.as_ref());
+    let begin = authority.zip(path).map(|(authority, path)| room.part(authority).part(path));
+    (parts.next().flatten(), begin)
 }

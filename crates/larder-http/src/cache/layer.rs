@@ -8,11 +8,14 @@ use http::{HeaderName, StatusCode};
 use larder_cache::{Cache, Store};
 use larder_core::{Key, Tag};
 use larder_http_rules::authority::Scheme;
+use larder_http_rules::query::QueryRule;
 use larder_http_rules::{Policy, RouteRule};
 use tower_layer::Layer;
 
 use super::key;
 use super::passes::Passes;
+use super::purge::Purger;
+use super::searches::Searches;
 use super::service::Cached;
 use super::variants::{Computed, List};
 use crate::RequestHead;
@@ -37,7 +40,10 @@ pub(super) struct Config {
     pub(super) policy: Policy,
     pub(super) route: RouteRule,
     pub(super) tags: Vec<Tag>,
+    /// These and their lasting twins: all that an entry may depend on.
+    pub(super) watched: Vec<Tag>,
     pub(super) tag_fields: Vec<HeaderName>,
+    pub(super) query: QueryRule,
     pub(super) scheme: Scheme,
     pub(super) partition: Option<Partition>,
     /// What every response of the route varies on, besides its own `Vary`.
@@ -56,6 +62,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) computed: Computed,
     pub(super) passes: Passes,
+    pub(super) searches: Searches,
     /// URLs whose handler has just failed, and for which stale responses stand in.
     pub(super) resting: Passes,
 }
@@ -70,7 +77,9 @@ impl CacheLayer {
                 policy: Policy::application(),
                 route: RouteRule::default(),
                 tags: Vec::new(),
+                watched: Vec::new(),
                 tag_fields: Vec::new(),
+                query: QueryRule::new(),
                 scheme: Scheme::Http,
                 partition: None,
                 base: List::default(),
@@ -118,6 +127,7 @@ impl CacheLayer {
     /// When the tag is empty or longer than 256 bytes.
     pub fn tag(mut self, tag: &str) -> Self {
         let tag = Tag::new(tag).unwrap_or_else(|error| panic!("CacheLayer::tag: {error}"));
+        self.change().watched.extend([tag.lasting(), tag.clone()]);
         self.change().tags.push(tag);
         self
     }
@@ -182,6 +192,51 @@ impl CacheLayer {
         self
     }
 
+    /// Only these parameters of a query matter: all others are taken out before the handler runs, so nobody can make it
+    /// answer, or the cache store, anything else by them. A final `*` matches any ending.
+    pub fn only_query<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let rule = std::mem::take(&mut self.change().query);
+        self.change().query = rule.only(names);
+        self
+    }
+
+    /// These parameters of a query change nothing: they are taken out before the handler runs. A final `*` matches any
+    /// ending.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use http_body_util::{BodyExt, Full};
+    /// use larder_cache::Cache;
+    /// use larder_http::CacheLayer;
+    /// use std::convert::Infallible;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let layer = CacheLayer::new(&Cache::memory()).ignore_query(["utm_*", "fbclid"]).sort_query();
+    /// let service = layer.layer(service_fn(|request: Request<Full<&[u8]>>| async move {
+    ///     let seen = request.uri().to_string();
+    ///     Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(seen))))
+    /// }));
+    /// let request = Request::get("http://shop.example/list?sort=price&page=2&utm_source=mail");
+    /// let response = service.oneshot(request.body(Full::default()).unwrap()).await.unwrap();
+    /// let body = response.into_body().collect().await.unwrap().to_bytes();
+    /// assert_eq!(body, "http://shop.example/list?page=2&sort=price");
+    /// # });
+    /// ```
+    pub fn ignore_query<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let rule = std::mem::take(&mut self.change().query);
+        self.change().query = rule.ignore(names);
+        self
+    }
+
+    /// The order of a query's parameters changes nothing: the handler sees them sorted by name, those of one name in
+    /// their order.
+    pub fn sort_query(mut self) -> Self {
+        let rule = std::mem::take(&mut self.change().query);
+        self.change().query = rule.sorted();
+        self
+    }
+
     /// The service is reached by `https`: the scheme of requests whose target does not name one. It is part of the
     /// key, and decides which port goes without saying.
     pub fn https(mut self) -> Self {
@@ -235,19 +290,31 @@ impl CacheLayer {
     }
 }
 
-impl<S> Layer<S> for CacheLayer {
-    type Service = Cached<S>;
+impl CacheLayer {
+    /// Purges what this layer stores, by URL. What is configured on the layer afterwards, the purger does not know of.
+    pub fn purger(&self) -> Purger {
+        Purger::new(self.shared().clone())
+    }
 
-    fn layer(&self, inner: S) -> Cached<S> {
+    fn shared(&self) -> &Arc<Shared> {
         let make = || {
             Arc::new(Shared {
                 config: self.config.clone(),
                 computed: Computed::default(),
                 passes: Passes::default(),
+                searches: Searches::default(),
                 resting: Passes::default(),
             })
         };
-        Cached::new(inner, self.shared.get_or_init(make).clone())
+        self.shared.get_or_init(make)
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = Cached<S>;
+
+    fn layer(&self, inner: S) -> Cached<S> {
+        Cached::new(inner, self.shared().clone())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::header::ACCEPT_LANGUAGE;
+use larder_core::{Entry, Moment};
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{Reason, RequestFacts, RequestView, Reuse, credentials, reuse, vary};
 
@@ -32,7 +33,15 @@ impl Shared {
     }
 
     /// Whether the request selects this variant. Decided before and apart from freshness.
-    pub(super) fn selects(&self, variant: &Variant, head: RequestHead<'_>) -> Result<bool, Reason> {
+    pub(super) fn selects(
+        &self,
+        variant: &Variant,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+    ) -> Result<bool, Reason> {
+        if !variant.covers(head, facts) {
+            return Ok(false);
+        }
         let list = &variant.list;
         let verbatim = variant.verbatim.as_deref();
         if list.is_empty() || verbatim.is_some_and(|sent| list.sends(sent, head.headers())) {
@@ -105,14 +114,30 @@ impl Shared {
         Ok(Answer::new(&self.config.policy, stored, resident, wanted))
     }
 
+    /// How long a response counts as stored: as long as it was, or at least its lifetime where one of its tags was made
+    /// stale since.
+    pub(super) fn resident(&self, entry: &Entry, variant: &Variant, now: Moment) -> Duration {
+        let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
+        if entry.is_fresh(now) {
+            return resident;
+        }
+        let terms = &variant.response.terms;
+        resident.max(terms.lifetime.saturating_sub(terms.initial_age))
+    }
+
     /// Whether the page has a variant that the request selects.
-    pub(super) fn has_variant(&self, page: &Page, head: RequestHead<'_>) -> bool {
+    pub(super) fn has_variant(
+        &self,
+        page: &Page,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+    ) -> bool {
         let among_others = || {
             let selectors = self.selectors(page, head).unwrap_or_default();
             let mut lists = page.lists.iter().zip(&selectors);
             lists.any(|(list, selector)| page.others.contains(&Variant::name(list, selector)))
         };
-        self.selects(&page.newest, head) == Ok(true) || among_others()
+        self.selects(&page.newest, head, facts) == Ok(true) || among_others()
     }
 
     /// The selectors of a request under a page's lists, newest list first.

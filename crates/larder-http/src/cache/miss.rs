@@ -151,7 +151,7 @@ impl<S> Missed<S> {
             if shared.passes.holds(&flight, config.store.clock()) {
                 told.because(Reason::PassMark);
                 let response = alone(&shared, &mut inner, request, &told).await?;
-                if may_store(&shared, &snapshot, facts, &response).is_ok() {
+                if may_store(&shared, &key, &snapshot, facts, &response).is_ok() {
                     shared.passes.lift(&flight);
                 }
                 return Ok(response);
@@ -288,7 +288,7 @@ impl Shared {
         let entry = match asked {
             Asked::Nothing => return miss(Reason::Miss, There::Nothing),
             Asked::Page(entry) => entry,
-            Asked::Unknown => match self.config.store.lookup(key, &self.config.tags).await {
+            Asked::Unknown => match self.config.store.lookup(key, &self.config.watched).await {
                 Ok(Lookup::Hit(entry)) => entry,
                 Ok(Lookup::Miss) => return miss(Reason::Miss, There::Nothing),
                 Ok(Lookup::Invalidated(revision)) => {
@@ -301,7 +301,7 @@ impl Shared {
         let Some((there, page, written)) = self.page(entry) else {
             return miss(Reason::Miss, There::Unusable(revision));
         };
-        match self.selects(&page.newest, head) {
+        match self.selects(&page.newest, head, facts) {
             Ok(true) => return self.try_variant(key, &page.newest, written, head, facts, there),
             Ok(false) => {}
             Err(reason @ Reason::AmbiguousCookie) => return Seen::Pass(reason),
@@ -309,19 +309,19 @@ impl Shared {
                 return Seen::Miss { forward: Forward::VaryMiss, reason, there, held: None };
             }
         }
-        if let Some((variant, written)) = self.other(key, &page, head).await {
+        if let Some((variant, written)) = self.other(key, &page, head, facts).await {
             return self.try_variant(key, &variant, written, head, facts, there);
         }
         let (forward, reason) = (Forward::VaryMiss, Reason::VariantMiss);
         Seen::Miss { forward, reason, there, held: None }
     }
 
-    // The page of an entry, and when it was written.
+    // The page of an entry, and since when its newest variant counts as written.
     fn page(&self, entry: Entry) -> Option<(There, Arc<Page>, Moment)> {
         let route = &self.config.route.credentials;
         let page = entry.downcast_or(|encoded| wire::decode_page(encoded, route))?;
         let now = self.config.store.clock().now();
-        let written = entry.times().map_or(now, |times| times.written);
+        let written = now - self.resident(&entry, &page.newest, now);
         Some((There::Page(entry.revision(), written, entry, page.clone()), page, written))
     }
 
@@ -373,6 +373,7 @@ impl Shared {
         key: &Key,
         page: &Page,
         head: RequestHead<'_>,
+        facts: RequestFacts,
     ) -> Option<(Arc<Variant>, Moment)> {
         let selectors = self.selectors(page, head).ok()?;
         let wanted: Vec<_> = page.lists.iter().zip(&selectors).collect();
@@ -384,14 +385,15 @@ impl Shared {
             .collect();
         let entries = self.config.store.lookup_many(&keys).await.ok()?;
         let route = &self.config.route.credentials;
+        let now = self.config.store.clock().now();
         entries.into_iter().flatten().find_map(|entry| {
             let variant = entry.downcast_or(|encoded| wire::decode_variant(encoded, route))?;
             // The name is a hash; what counts is what the record says.
             let selected = wanted
                 .iter()
                 .any(|(list, selector)| **list == variant.list && ***selector == *variant.selector);
-            let written = entry.times()?.written;
-            selected.then_some((variant, written))
+            let written = now - self.resident(&entry, &variant, now);
+            (selected && variant.covers(head, facts)).then_some((variant, written))
         })
     }
 
@@ -436,7 +438,7 @@ impl Shared {
         facts: RequestFacts,
         told: &Told,
     ) -> Option<Response<ResponseBody<B>>> {
-        if !self.selects(variant, head).ok()? {
+        if !self.selects(variant, head, facts).ok()? {
             return None;
         }
         let clock = self.config.store.clock();

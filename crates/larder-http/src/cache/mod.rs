@@ -113,7 +113,7 @@
 //!
 //! # Does not (yet)
 //!
-//! Give several clients one streaming fill, purge by URL.
+//! Give several clients one streaming fill.
 
 mod answer;
 mod body;
@@ -129,8 +129,11 @@ mod miss;
 mod passes;
 mod plan;
 mod post;
+mod purge;
+mod query;
 mod reading;
 mod record;
+mod searches;
 mod service;
 mod tee;
 mod validate;
@@ -141,5 +144,6 @@ mod wire;
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
 pub use layer::CacheLayer;
+pub use purge::Purger;
 pub(crate) use reading::Reading;
 pub use service::Cached;

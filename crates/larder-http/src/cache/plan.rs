@@ -6,15 +6,18 @@ use std::time::SystemTime;
 use http::header::{self, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body;
-use larder_core::Tag;
 use larder_core::envelope::MAX_TAGS;
+use larder_core::{Key, Tag};
 use larder_http_rules::authority::{self, Authority};
+use larder_http_rules::no_vary_search::NoVarySearch;
 use larder_http_rules::vary::Coding;
 use larder_http_rules::{
     Reason, RequestFacts, RouteRule, SessionMark, Stored as Storable, Times, groups, storable,
 };
 
+use super::key;
 use super::layer::Shared;
+use super::searches::{self, Search};
 use super::variants::List;
 use crate::RequestHead;
 use crate::head::Snapshot;
@@ -27,6 +30,7 @@ pub(super) struct Plan {
     pub(super) selector: Box<[u8]>,
     pub(super) verbatim: Option<Box<[Option<HeaderValue>]>>,
     pub(super) by_language: Option<Box<[u8]>>,
+    pub(super) search: Option<Search>,
     pub(super) tags: Vec<Tag>,
     /// The handler gave tags that the route does not have.
     pub(super) own_tags: bool,
@@ -38,6 +42,7 @@ pub(super) struct Plan {
 /// Whether a response could be stored, by its head.
 pub(super) fn may_store<B>(
     shared: &Shared,
+    key: &Key,
     snapshot: &Snapshot,
     facts: RequestFacts,
     response: &Response<B>,
@@ -46,12 +51,13 @@ where
     B: Body,
 {
     let wall = shared.config.store.clock().wall();
-    plan(shared, snapshot, facts, response, wall, &[]).map(drop)
+    plan(shared, key, snapshot, facts, response, wall, &[]).map(drop)
 }
 
 /// How a response is to be stored, or why not. `read` are the tags of what the handler read from the cache.
 pub(super) fn plan<B: Body>(
     shared: &Shared,
+    key: &Key,
     snapshot: &Snapshot,
     facts: RequestFacts,
     response: &Response<B>,
@@ -103,6 +109,7 @@ pub(super) fn plan<B: Body>(
     if storable.terms.usable_for(&config.policy).is_zero() {
         return Err(Reason::ZeroLifetime);
     }
+    let search = search(shared, key, head, response.headers())?;
     list.headers.extend(storable.vary.iter().cloned());
     if config.policy.key_content_coding && response.headers().contains_key(CONTENT_ENCODING) {
         // Whoever cannot decode it must not get it, also where the handler forgot to say so.
@@ -146,6 +153,10 @@ pub(super) fn plan<B: Body>(
         let authority = authority::effective(head.uri(), head.headers(), config.scheme)?;
         tags.push(group_tag(authority, &group).ok_or(Reason::InvalidTag)?);
     }
+    if search.is_some() {
+        let authority = authority::effective(head.uri(), head.headers(), config.scheme)?;
+        tags.push(searches::tag(authority, head.uri().path()).ok_or(Reason::InvalidTag)?);
+    }
     tags.extend_from_slice(read);
     let own_tags = tags.iter().any(|tag| !config.tags.contains(tag));
     tags.sort_unstable();
@@ -153,17 +164,49 @@ pub(super) fn plan<B: Body>(
     if tags.len() > MAX_TAGS {
         return Err(Reason::TooManyTags);
     }
+    if storable.terms.outlasts(&config.policy) {
+        // What is kept as a stale one outlasts that its tags are made stale.
+        tags = tags.iter().map(Tag::lasting).collect();
+    }
     Ok(Plan {
         storable,
         verbatim: list.verbatim(head.headers()),
         list: Arc::new(list),
         selector: selector[..].into(),
         by_language,
+        search,
         tags,
         own_tags,
         length,
         session: extensions.get().cloned(),
     })
+}
+
+// What a response says about queries. Where that makes another key than the one that was looked up, it is learned and
+// the response not stored.
+fn search(
+    shared: &Shared,
+    key: &Key,
+    head: RequestHead<'_>,
+    headers: &HeaderMap,
+) -> Result<Option<Search>, Reason> {
+    if !shared.config.policy.no_vary_search {
+        return Ok(None);
+    }
+    let rule = NoVarySearch::of(headers);
+    let own = head.uri().query();
+    let wanted = match &rule {
+        Some(rule) => rule.canonical(own),
+        None => own.map(str::to_owned),
+    };
+    let (query, path) = key::query(&shared.config, key);
+    if let Some(path) = path.as_ref().and_then(|path| path.as_ref().ok()) {
+        shared.searches.learn(path, rule.as_ref());
+    }
+    if wanted.as_deref().map(str::as_bytes) != query {
+        return Err(Reason::QueryLearned);
+    }
+    Ok(rule.map(|rule| Search { rule, query: wanted }))
 }
 
 // Takes in what a VaryLayer told. Its computed values must be the same here as where they were computed, or requests

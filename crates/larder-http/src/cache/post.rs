@@ -22,7 +22,7 @@ use super::commit::{Commit, Permit};
 use super::fill::{Fill, Filled, Sender};
 use super::invalidate::{self, Targets};
 use super::key;
-use super::layer::{Config, Shared};
+use super::layer::Shared;
 use super::miss::There;
 use super::service::strip;
 use super::verdict::Told;
@@ -33,13 +33,14 @@ use crate::head::Snapshot;
 const HOLD: Duration = Duration::from_secs(6);
 
 /// The key under which the answer to a POST may be stored, if the policy stores such answers at all.
-pub(super) fn key(config: &Config, head: RequestHead<'_>, facts: RequestFacts) -> Option<Key> {
+pub(super) fn key(shared: &Shared, head: RequestHead<'_>, facts: RequestFacts) -> Option<Key> {
+    let config = &shared.config;
     if !config.policy.store_post || *head.method() != Method::POST {
         return None;
     }
     let (uri, headers) = (head.uri(), head.headers());
     let authority = authority::effective(uri, headers, config.scheme).ok()?;
-    key::of_target(config, head, facts, authority, uri.path(), uri.query()).ok()?.key().ok()
+    key::of_target(shared, head, facts, authority, uri.path(), uri.query()).ok()?.key().ok()
 }
 
 /// Where running POSTs to a URL leave their marker. Whatever invalidates the URL removes it, and so keeps a POST that

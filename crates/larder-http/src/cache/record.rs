@@ -9,11 +9,13 @@ use http::header::{AGE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use larder_core::{Encoded, Live, Result as StoreResult};
 use larder_http_rules::range::Part;
-use larder_http_rules::{CredentialRule, Terms, date};
+use larder_http_rules::{CredentialRule, RequestFacts, Terms, date};
 use smallvec::{SmallVec, smallvec};
 
+use super::searches::Search;
 use super::variants::List;
 use super::wire;
+use crate::RequestHead;
 
 /// The record of a URL: the newest variant, and how to find the others.
 pub(super) struct Page {
@@ -39,6 +41,8 @@ pub(super) struct Variant {
     pub(super) verbatim: Option<Box<[Option<HeaderValue>]>>,
     /// The selector by the language of the response instead of what the request accepts, where languages are selected.
     pub(super) by_language: Option<Box<[u8]>>,
+    /// The queries that it answers, where it says that not all of a query matters.
+    pub(super) search: Option<Search>,
     pub(super) response: Stored,
 }
 
@@ -117,6 +121,14 @@ impl Stored {
 }
 
 impl Variant {
+    /// Whether it answers the request's query. One that says nothing about queries lies under its own.
+    pub(super) fn covers(&self, head: RequestHead<'_>, facts: RequestFacts) -> bool {
+        match &self.search {
+            None => !facts.any(RequestFacts::QUERY_REWRITTEN),
+            Some(search) => search.covers(head.uri().query()),
+        }
+    }
+
     /// What this variant is called among the others of its page.
     pub(super) fn name(list: &List, selector: &[u8]) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
@@ -137,6 +149,7 @@ impl Variant {
             selector: self.selector.clone(),
             verbatim: None,
             by_language: self.by_language.clone(),
+            search: self.search.clone(),
             response,
         }
     }

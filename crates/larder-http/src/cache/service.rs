@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -18,7 +17,7 @@ use super::future::ResponseFuture;
 use super::layer::Shared;
 use super::record::Page;
 use super::verdict::{self, Told};
-use super::{invalidate, key, miss, post, wire};
+use super::{invalidate, key, miss, post, query, wire};
 use crate::RequestHead;
 
 /// A service whose responses are cached; made by [`CacheLayer`](super::CacheLayer).
@@ -85,7 +84,7 @@ impl Shared {
     ) -> Result<Response<ResponseBody<ResB>>, Onward<ResB>> {
         let config = &self.config;
         let head = RequestHead::from(request);
-        let (facts, host) = RequestFacts::scan_with_host(&config.policy, head.headers());
+        let (mut facts, host) = RequestFacts::scan_with_host(&config.policy, head.headers());
         let only_if_cached =
             match request::handling(&config.policy, head.method(), facts, head.headers()) {
                 Handling::Lookup { only_if_cached } => only_if_cached,
@@ -100,8 +99,10 @@ impl Shared {
             return Err(Onward::Pass(Forward::Bypass, Reason::RequestContent));
         }
         let mut key = KeyBuf::from(config.room.as_ref());
-        if let Err(reason) = key::write_request(&mut key, config, head, facts, host) {
-            return Err(Onward::Pass(Forward::Bypass, reason));
+        match key::write_request(&mut key, self, head, facts, host) {
+            Ok(false) => {}
+            Ok(true) => facts = facts.union(RequestFacts::QUERY_REWRITTEN),
+            Err(reason) => return Err(Onward::Pass(Forward::Bypass, reason)),
         }
         let Ok(borrowed) = key.as_ref() else {
             return Err(Onward::Pass(Forward::Bypass, Reason::KeyTooLong));
@@ -153,13 +154,13 @@ impl Shared {
         facts: RequestFacts,
     ) -> Result<Answer<'a>, Reuse> {
         let variant = &page.newest;
-        match self.selects(variant, head) {
+        match self.selects(variant, head, facts) {
             Ok(true) => {}
             Ok(false) => return Err(Reuse::Fetch(Reason::VariantMiss)),
             Err(reason @ Reason::AmbiguousCookie) => return Err(Reuse::Refuse(reason)),
             Err(reason) => return Err(Reuse::Fetch(reason)),
         }
-        let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
+        let resident = self.resident(entry, variant, now);
         self.judge(variant, resident, head, facts)
     }
 }
@@ -184,6 +185,7 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let config = &self.shared.config;
+        query::rewrite(&config.query, &mut request);
         match self.shared.open(&request) {
             Ok(response) => ResponseFuture::hit(response),
             Err(Onward::Pass(forward, reason)) => {
@@ -193,7 +195,7 @@ where
             }
             Err(Onward::Unsafe(facts)) => {
                 let shared = self.shared.clone();
-                if let Some(key) = post::key(&shared.config, RequestHead::from(&request), facts) {
+                if let Some(key) = post::key(&shared, RequestHead::from(&request), facts) {
                     let inner = self.ready();
                     let posted = post::run(shared, inner, key, facts, request);
                     return ResponseFuture::boxed(Box::pin(posted));

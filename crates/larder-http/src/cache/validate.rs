@@ -132,6 +132,7 @@ impl Fill {
             selector: plan.selector,
             verbatim: plan.verbatim,
             by_language: plan.by_language,
+            search: plan.search,
             response: stored(plan.storable.terms),
         });
         let mut tags = plan.tags;

@@ -10,16 +10,18 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::Encoded;
+use larder_http_rules::no_vary_search::NoVarySearch;
 use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, FreshnessSource, Terms};
 use smallvec::SmallVec;
 
 use super::record::{Page, Stored, Variant};
+use super::searches::Search;
 use super::variants::List;
 
 // Codec numbers of this crate's records; the engine's own are below 16.
-const PAGE: u8 = 18;
-const VARIANT: u8 = 19;
+const PAGE: u8 = 22;
+const VARIANT: u8 = 23;
 
 const MAX_LISTS: usize = 16;
 
@@ -119,6 +121,14 @@ fn put_variant(out: &mut BytesMut, variant: &Variant) {
             block(out, selector);
         }
     }
+    match &variant.search {
+        None => out.put_u8(0),
+        Some(Search { query: None, .. }) => out.put_u8(1),
+        Some(Search { query: Some(query), .. }) => {
+            out.put_u8(2);
+            block(out, query.as_bytes());
+        }
+    }
     put_fields(out, &stored.headers);
     match &stored.trailers {
         None => out.put_u8(0),
@@ -150,7 +160,18 @@ fn get_variant(
         1 => Some(take_block(head)?[..].into()),
         _ => return None,
     };
+    let query = match head.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(None),
+        2 => Some(Some(std::str::from_utf8(&take_block(head)?).ok()?.to_owned())),
+        _ => return None,
+    };
     let headers = get_fields(head)?;
+    // The rule is in the field that says it.
+    let search = match query {
+        None => None,
+        Some(query) => Some(Search { rule: NoVarySearch::of(&headers)?, query }),
+    };
     let trailers = match head.try_get_u8().ok()? {
         0 => None,
         1 => Some(get_fields(head)?),
@@ -169,6 +190,7 @@ fn get_variant(
         selector: selector[..].into(),
         verbatim: None,
         by_language,
+        search,
         response: Stored { part, ..make(status, headers, body.clone(), trailers, terms, now) },
     })
 }
@@ -266,6 +288,7 @@ mod tests {
     use std::time::SystemTime;
 
     use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, ETAG, VARY};
+    use larder_http_rules::no_vary_search::NO_VARY_SEARCH;
     use proptest::prelude::*;
     use smallvec::smallvec;
 
@@ -282,6 +305,9 @@ mod tests {
         headers.insert(ETAG, HeaderValue::from_bytes(b"\"\xff\"").unwrap());
         headers.append(VARY, HeaderValue::from_static("accept-language"));
         headers.append(VARY, HeaderValue::from_static("cookie"));
+        headers.insert(NO_VARY_SEARCH, HeaderValue::from_static("key-order, params=(\"utm\")"));
+        let rule = NoVarySearch::of(&headers).unwrap();
+        let search = Search { rule, query: Some("page=2".into()) };
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         let terms = Terms {
@@ -303,6 +329,7 @@ mod tests {
             selector: (*b"\x01selector").into(),
             verbatim: None,
             by_language: Some((*b"\x05selector").into()),
+            search: Some(search),
             response,
         };
         Page {
@@ -321,8 +348,8 @@ mod tests {
         assert_eq!((read.id, &read.lists, &read.others), (page.id, &page.lists, &page.others));
         let (ours, theirs) = (&page.newest, &read.newest);
         assert_eq!(
-            (&ours.list, &ours.selector, &ours.rule),
-            (&theirs.list, &theirs.selector, &theirs.rule)
+            (&ours.list, &ours.selector, &ours.rule, &ours.search),
+            (&theirs.list, &theirs.selector, &theirs.rule, &theirs.search)
         );
         let (ours, theirs) = (&ours.response, &theirs.response);
         assert_eq!(

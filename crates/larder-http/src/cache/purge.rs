@@ -1,0 +1,231 @@
+//! Purging by URL, from outside of any request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use larder_core::{Entry, Error, ErrorKind, Key, KeyBuf, Outcome, Prefix, Result, Tag, Ttl, When};
+use larder_http_rules::authority::{self, HostField};
+
+use super::layer::Shared;
+use super::record::{Page, Variant};
+use super::{searches, wire};
+
+/// Removes stored responses by their URL, or makes them stale; from [`CacheLayer::purger`](super::CacheLayer::purger).
+///
+/// What is purged is gone when the call returns: on this node at once, on others as soon as an
+/// [removal](larder_cache::Cache::delete) reaches them. Fills that run meanwhile are not stored, except those of other
+/// nodes for what a proxy forwarded under another name, or for a partition.
+///
+/// Where a store pages, this walks through the keys of the URL's path; on a server, through all of the namespace's. What
+/// has to go often, or with much else, needs a tag: [`Cache::invalidate_tag`](larder_cache::Cache::invalidate_tag) removes in one step and
+/// [`Cache::expire_tag`](larder_cache::Cache::expire_tag) makes stale, responses and data alike.
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use larder_cache::Cache;
+/// use larder_http::CacheLayer;
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let layer = CacheLayer::new(&Cache::memory()).ttl(Duration::from_secs(300));
+/// let purger = layer.purger();
+/// let service = layer.layer(service_fn(|_: Request<Full<&[u8]>>| async {
+///     Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from("[]"))))
+/// }));
+/// let request = Request::get("http://shop.example/list?page=2").body(Full::default()).unwrap();
+/// service.oneshot(request).await.unwrap();
+///
+/// let url = "http://shop.example/list?page=2".parse().unwrap();
+/// assert_eq!(purger.remove(&url).await.unwrap(), 1);
+/// assert_eq!(purger.remove(&url).await.unwrap(), 0);
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct Purger {
+    shared: Arc<Shared>,
+}
+
+const PAGE: usize = 200;
+
+impl Purger {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Purger { shared }
+    }
+
+    /// Removes what is stored for a URL: all variants and parts, of every partition and under every name that a proxy
+    /// forwarded. How many responses there were; a store that cannot page through keys
+    /// ([`Abilities::pages`](larder_core::Abilities::pages)) only knows of the URL as it is asked for directly, and
+    /// counts one for all its variants.
+    ///
+    /// The URL is absolute, or has the scheme of the layer. Its query is what the layer's rules make of it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`](ErrorKind::InvalidKey) for a URL without a host. When the store cannot be asked, or does not
+    /// answer in time: then what was stored reads as absent on this node until its removal is confirmed.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, some may be gone and some not.
+    pub async fn remove(&self, url: &Uri) -> Result<u64> {
+        let target = self.target(url)?;
+        let store = &self.shared.config.store;
+        let keys = self.keys(&target).await?;
+        self.forget(&target).await;
+        let removed = store.remove_many(&keys).await?;
+        self.forget(&target).await;
+        self.drop_queries(&target).await?;
+        Ok(removed)
+    }
+
+    /// Makes what is stored for a URL stale: it answers no longer by itself, but may be validated, and stand in where
+    /// its response and the policy allow that (`stale-while-revalidate`, `stale-if-error`). What is of no use as a stale
+    /// one is removed. How many responses there were, as for [`remove`](Purger::remove).
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Purger::remove), but what could not be reached goes on answering.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, some may be stale and some not.
+    pub async fn expire(&self, url: &Uri) -> Result<u64> {
+        let target = self.target(url)?;
+        let keys = self.keys(&target).await?;
+        self.forget(&target).await;
+        let mut expired = 0;
+        for key in &keys {
+            expired += u64::from(self.stale(key).await?);
+        }
+        self.forget(&target).await;
+        self.drop_queries(&target).await?;
+        Ok(expired)
+    }
+
+    fn target(&self, url: &Uri) -> Result<Target> {
+        let config = &self.shared.config;
+        let unfit = |why| Error::new(ErrorKind::InvalidKey, why);
+        let authority = authority::effective_of(url, HostField::Absent, config.scheme)
+            .map_err(|_| unfit("a URL to purge is absolute: https://host/path"))?;
+        let query = url.query().and_then(|query| config.query.apply(query));
+        let mut path = KeyBuf::from(config.room.as_ref());
+        path.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
+        path.push(url.path());
+        let rule = path.as_ref().ok().and_then(|path| self.shared.searches.rule(path));
+        let query = match rule {
+            Some(rule) => rule.canonical(query.as_deref()),
+            None => query.map(|query| query.into_owned()),
+        };
+        let prefix = Prefix::new(config.store.namespace());
+        let prefix = path.as_ref()?.parts().flatten().fold(prefix, Prefix::part);
+        path.push_optional(query.as_deref());
+        let url_key = path.as_ref()?.to_key();
+        path.push_optional(None::<&str>);
+        let queries = searches::tag(authority, url.path());
+        Ok(Target { prefix, query, url: url_key, direct: path.key()?, queries })
+    }
+
+    // All that lies under a target: pages, their other variants, markers.
+    async fn keys(&self, target: &Target) -> Result<Vec<Key>> {
+        let store = &self.shared.config.store;
+        if !store.abilities().pages {
+            return Ok(vec![target.direct.clone()]);
+        }
+        let query = target.query.as_deref().map(str::as_bytes);
+        // Also where nothing lies yet: what another node is about to store there is voided.
+        let (mut keys, mut from) = (vec![target.direct.clone()], None);
+        loop {
+            let page = store.page(&target.prefix, from, PAGE).await?;
+            let of_query =
+                |key: &Key| key.as_ref().parts().nth(3) == Some(query) && *key != target.direct;
+            keys.extend(page.keys.into_iter().filter(of_query));
+            from = page.next;
+            if from.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    // Fills that are under way are not stored: those of the path's other queries neither, which costs them nothing else.
+    async fn forget(&self, target: &Target) {
+        self.shared.passes.lift_all(&target.url);
+        self.shared.config.store.detach_prefix(&target.prefix).await;
+    }
+
+    // Where a rule of other queries' responses is not known here.
+    async fn drop_queries(&self, target: &Target) -> Result<()> {
+        match &target.queries {
+            Some(tag) if self.shared.config.policy.no_vary_search => {
+                self.shared.config.store.invalidate(std::slice::from_ref(tag)).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // Writes a record back as old as its lifetime. Whoever writes a newer one meanwhile is not disturbed.
+    async fn stale(&self, key: &Key) -> Result<bool> {
+        let store = &self.shared.config.store;
+        let route = &self.shared.config.route.credentials;
+        let Some(entry) = store.get(key, &[]).await?.entry else { return Ok(false) };
+        let now = store.clock().now();
+        let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
+        let (live, left): (Arc<dyn larder_core::Live>, _) =
+            if let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) {
+                let newest = Arc::new(self.aged(&page.newest, resident));
+                let left = newest.response.terms.usable_for(&self.shared.config.policy);
+                let (lists, others) = (page.lists.clone(), page.others.clone());
+                // A page without use of its own may still lead to variants.
+                let left = match others.is_empty() {
+                    true => left,
+                    false => left.max(entry.remaining(now).unwrap_or(left)),
+                };
+                (Arc::new(Page { id: page.id, lists, others, newest }), left)
+            } else if let Some(variant) =
+                entry.downcast_or(|encoded| wire::decode_variant(encoded, route))
+            {
+                let variant = self.aged(&variant, resident);
+                let left = variant.response.terms.usable_for(&self.shared.config.policy);
+                (Arc::new(variant), left)
+            } else {
+                return Ok(false);
+            };
+        let revision = entry.revision();
+        if left.is_zero() {
+            return store.remove(key, Some(revision)).await;
+        }
+        let entry = Entry::live(live)
+            .with_tags(entry.tags().iter().cloned())
+            .with_built_at(entry.built_at());
+        let outcome = store.put(key, entry, Ttl::For(left), When::Revision(revision)).await?;
+        Ok(outcome == Outcome::Stored)
+    }
+
+    fn aged(&self, variant: &Variant, resident: Duration) -> Variant {
+        let terms = &variant.response.terms;
+        let missing = terms.lifetime.saturating_sub(terms.initial_age);
+        variant.aged(resident.max(missing))
+    }
+}
+
+struct Target {
+    // The keys of its path, and its query among these.
+    prefix: Prefix,
+    query: Option<String>,
+    // How the keys of its responses begin.
+    url: Key,
+    // The key of a request that no proxy forwarded and no partition divides.
+    direct: Key,
+    // What is stored for several queries of the path.
+    queries: Option<Tag>,
+}
+
+impl fmt::Debug for Purger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Purger").field("store", &self.shared.config.store).finish_non_exhaustive()
+    }
+}
