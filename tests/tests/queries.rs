@@ -183,7 +183,7 @@ proptest! {
         runtime.block_on(async {
             let site = Site::with(moody(), searching(Policy::application()));
             for (mood, q, r, s, swapped) in steps {
-                let mut parts = vec![format!("q={q}"), format!("r={r}"), format!("s={s}")];
+                let mut parts = [format!("q={q}"), format!("r={r}"), format!("s={s}")];
                 if swapped {
                     parts.swap(0, 1);
                 }

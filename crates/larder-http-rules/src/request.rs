@@ -71,6 +71,8 @@ impl RequestFacts {
     /// Not of the headers: the query in its key is another than its own, since a response said that what is left out
     /// does not matter ([`no_vary_search`](crate::no_vary_search)).
     pub const QUERY_REWRITTEN: Self = Self(1 << 16);
+    /// Not of the headers: whoever asks may see how this request is decided.
+    pub const EXPLAINED: Self = Self(1 << 17);
 
     /// Passes over the header names once. Allocates nothing.
     #[must_use]

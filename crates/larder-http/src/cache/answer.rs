@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use larder_http_rules::conditional::{self, Validators, Verdict};
 use larder_http_rules::range::{self, Part, Selection};
-use larder_http_rules::{Policy, Reason, RequestFacts};
+use larder_http_rules::{Policy, Reason, RequestFacts, Terms};
 
 use super::body::ResponseBody;
 use super::record::Stored;
@@ -88,6 +88,16 @@ impl<'a> Answer<'a> {
     /// For how many seconds it is fresh yet.
     pub(super) fn ttl(&self) -> i64 {
         self.stored.terms.ttl(self.resident)
+    }
+
+    /// On what terms it is stored.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.stored.terms
+    }
+
+    /// Its age.
+    pub(super) fn seconds(&self) -> u64 {
+        self.stored.terms.age(self.resident).as_secs()
     }
 
     fn age(&self) -> HeaderValue {

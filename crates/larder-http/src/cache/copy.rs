@@ -59,6 +59,7 @@ impl Fill {
             if known { not_modified(&parts.headers) } else { Response::from_parts(parts, body) }
         };
         let local = self.shared.config.store.abilities().local;
+        let may_store = commit.permit.when().is_some();
         let copied = match ready {
             Err(panic) => Err(panic),
             Ok(Poll::Ready(Copied::Complete(body, trailers))) => {
@@ -71,7 +72,7 @@ impl Fill {
                     let _ = sender.send(Filled::Response(response));
                 } else {
                     // The client does not wait for the store.
-                    self.told.forwarded(&mut response, true);
+                    self.told.forwarded(&mut response, may_store);
                     let _ = sender.send(Filled::Response(response));
                     self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
                 }
@@ -88,7 +89,7 @@ impl Fill {
             }
             Ok(Poll::Pending) => {
                 let mut response = head(ResponseBody::copied(reader));
-                self.told.forwarded(&mut response, true);
+                self.told.forwarded(&mut response, may_store);
                 let _ = sender.send(Filled::Response(response));
                 let copy = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
                 let copy = AssertUnwindSafe(tokio::time::timeout_at(deadline, copy));

@@ -197,7 +197,7 @@ impl Fill {
             self.told.answered(status);
             return self.stand_in(stale, &permit, pilot, sender).await;
         }
-        let commit = Commit { built_at, permit, head_at: self.now() };
+        let mut commit = Commit { built_at, permit, head_at: self.now() };
         let (response, prefix) = match (question, status) {
             (Question::Still(held), StatusCode::NOT_MODIFIED) => {
                 return self.confirmed(held, pilot, response, sender, sent, &read, commit).await;
@@ -235,6 +235,14 @@ impl Fill {
                 let _ = sender.send(Filled::Response(response));
             }
             Ok(Ok(plan)) => {
+                if matches!(self.there, There::Nothing)
+                    && !self.shared.admission.admits(&self.key, self.shared.config.admit_after)
+                {
+                    // Those who wait have it all the same.
+                    self.told.because(Reason::NotAdmitted);
+                    commit.permit.release(&self.shared, &self.key).await;
+                    commit.permit = Permit::Outage;
+                }
                 self.copy(pilot, response, prefix, sender, plan, commit, deadline).await;
             }
         }

@@ -5,11 +5,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{HeaderValue, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::body::ResponseBody;
+use super::explain::KEY;
 use super::verdict::Told;
 
 pub(super) type Boxed<B, E> =
@@ -26,6 +27,7 @@ pin_project! {
     {
         #[pin]
         kind: Kind<F, B, E>,
+        key: Option<HeaderValue>,
     }
 }
 
@@ -43,15 +45,27 @@ pin_project! {
 
 impl<F, B: Body, E> ResponseFuture<F, B, E> {
     pub(super) fn hit(response: Response<ResponseBody<B>>) -> Self {
-        ResponseFuture { kind: Kind::Hit { response: Some(response) } }
+        Kind::Hit { response: Some(response) }.into()
     }
 
     pub(super) fn passed(inner: F, told: Told) -> Self {
-        ResponseFuture { kind: Kind::Passed { inner, told } }
+        Kind::Passed { inner, told }.into()
     }
 
     pub(super) fn boxed(inner: Boxed<B, E>) -> Self {
-        ResponseFuture { kind: Kind::Boxed { inner } }
+        Kind::Boxed { inner }.into()
+    }
+
+    /// Also tells what the request was looked up by.
+    pub(super) fn with_key(mut self, key: HeaderValue) -> Self {
+        self.key = Some(key);
+        self
+    }
+}
+
+impl<F, B: Body, E> From<Kind<F, B, E>> for ResponseFuture<F, B, E> {
+    fn from(kind: Kind<F, B, E>) -> Self {
+        ResponseFuture { kind, key: None }
     }
 }
 
@@ -63,19 +77,23 @@ where
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
+        let this = self.project();
+        let mut response = match this.kind.project() {
             KindProj::Hit { response } => {
                 // As every future, not to be polled again after it was ready.
-                let response = response.take().expect("polled after completion");
-                Poll::Ready(Ok(response))
+                response.take().expect("polled after completion")
             }
             KindProj::Passed { inner, told } => {
                 let mut response = ready!(inner.poll(cx))?.map(ResponseBody::passed);
                 told.forwarded(&mut response, false);
-                Poll::Ready(Ok(response))
+                response
             }
-            KindProj::Boxed { inner } => inner.as_mut().poll(cx),
+            KindProj::Boxed { inner } => ready!(inner.as_mut().poll(cx))?,
+        };
+        if let Some(key) = this.key.take() {
+            response.headers_mut().insert(KEY, key);
         }
+        Poll::Ready(Ok(response))
     }
 }
 

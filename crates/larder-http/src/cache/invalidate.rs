@@ -127,7 +127,7 @@ where
     let response = response.await?;
     let outdated = targets.outdated(&shared, &response);
     remove(&shared, outdated, false).await;
-    let told = Told::new(&shared.config.status_name, Forward::Method, Reason::UnsafeMethod);
+    let told = Told::new(&shared.config, targets.facts, Forward::Method, Reason::UnsafeMethod);
     let mut response = response.map(ResponseBody::passed);
     told.forwarded(&mut response, false);
     Ok(response)

@@ -12,6 +12,8 @@ use larder_http_rules::query::QueryRule;
 use larder_http_rules::{Policy, RouteRule};
 use tower_layer::Layer;
 
+use super::admission::Admission;
+use super::explain::Secret;
 use super::key;
 use super::passes::Passes;
 use super::purge::Purger;
@@ -49,6 +51,8 @@ pub(super) struct Config {
     /// What every response of the route varies on, besides its own `Vary`.
     pub(super) base: List,
     pub(super) status_name: Option<Arc<str>>,
+    pub(super) explain: Option<Secret>,
+    pub(super) admit_after: u32,
     pub(super) max_body: u64,
     pub(super) max_head: usize,
     pub(super) max_variants: usize,
@@ -63,6 +67,7 @@ pub(super) struct Shared {
     pub(super) computed: Computed,
     pub(super) passes: Passes,
     pub(super) searches: Searches,
+    pub(super) admission: Admission,
     /// URLs whose handler has just failed, and for which stale responses stand in.
     pub(super) resting: Passes,
 }
@@ -84,6 +89,8 @@ impl CacheLayer {
                 partition: None,
                 base: List::default(),
                 status_name: None,
+                explain: None,
+                admit_after: 1,
                 max_body: 1024 * 1024,
                 max_head: 32 * 1024,
                 max_variants: 32,
@@ -251,6 +258,58 @@ impl CacheLayer {
         self
     }
 
+    /// Shows how a request was decided to whoever sends this secret in `Larder-Explain`: `Larder-Verdict` says what was
+    /// decided and by which rule, with its section of the RFC, the sum of the freshness and where the answer came from;
+    /// `Larder-Key`, what it was looked up by. The secret does not reach the handler, and nobody else sees either field.
+    /// Off unless set.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use larder_cache::Cache;
+    /// use larder_http::CacheLayer;
+    /// use std::convert::Infallible;
+    /// use std::time::Duration;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let layer = CacheLayer::new(&Cache::memory()).ttl(Duration::from_secs(60)).explain("s3cret");
+    /// let service = layer.layer(service_fn(|_: Request<Full<&[u8]>>| async {
+    ///     Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from("[]"))))
+    /// }));
+    /// let verdict = async || {
+    ///     let request = Request::get("http://shop.example/list").header("larder-explain", "s3cret");
+    ///     let response = service.clone().oneshot(request.body(Full::default()).unwrap()).await.unwrap();
+    ///     response.headers()["larder-verdict"].to_str().unwrap().to_owned()
+    /// };
+    /// assert_eq!(
+    ///     verdict().await,
+    ///     r#"forward=uri-miss; handler=200; stored; rule=miss; section="RFC 9111 4""#
+    /// );
+    /// assert!(verdict().await.starts_with("hit; tier=near; store=memory; lifetime=60; source=route; age=0; ttl=60"));
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When the secret is empty, which everybody would know.
+    pub fn explain(mut self, secret: &str) -> Self {
+        assert!(
+            !secret.is_empty(),
+            "CacheLayer::explain: the secret is empty; give one, or leave the call out"
+        );
+        self.change().explain = Some(Secret::new(secret));
+        self
+    }
+
+    /// A response is stored only when its URL is asked for that often: what is asked for once is not worth the room.
+    /// 1, so at once, unless set. Those who wait for the same fill have it anyway. Counted on this node, for the
+    /// 16,384 URLs asked for last.
+    pub fn admit_after(mut self, requests: u32) -> Self {
+        self.change().admit_after = requests;
+        self
+    }
+
     /// The largest body that is stored, 1 MiB unless set. A larger one is passed on as it comes.
     pub fn max_body_bytes(mut self, bytes: u64) -> Self {
         self.change().max_body = bytes;
@@ -303,6 +362,7 @@ impl CacheLayer {
                 computed: Computed::default(),
                 passes: Passes::default(),
                 searches: Searches::default(),
+                admission: Admission::default(),
                 resting: Passes::default(),
             })
         };

@@ -22,7 +22,7 @@ use super::layer::Shared;
 use super::plan::may_store;
 use super::record::{Page, Variant};
 use super::service::{Asked, strip};
-use super::verdict::{self, Told};
+use super::verdict::{self, Tier, Told};
 use super::{validate, wire};
 use crate::RequestHead;
 use crate::head::Snapshot;
@@ -95,7 +95,7 @@ impl<S> Missed<S> {
     {
         let Missed { shared, mut inner, key, facts, only_if_cached } = self;
         let config = &shared.config;
-        let mut told = Told::new(&config.status_name, Forward::UriMiss, Reason::Miss);
+        let mut told = Told::new(config, facts, Forward::UriMiss, Reason::Miss);
         // Its length was checked when it was looked up.
         let Ok(key) = key.key() else {
             return alone(&shared, &mut inner, request, &told).await;
@@ -122,7 +122,7 @@ impl<S> Missed<S> {
                     return Ok(response);
                 }
                 Seen::Pass(reason) => {
-                    let told = Told::new(&config.status_name, Forward::Request, reason);
+                    let told = Told::new(config, facts, Forward::Request, reason);
                     return alone(&shared, &mut inner, request, &told).await;
                 }
                 Seen::Miss { forward, reason, there, held } => {
@@ -232,7 +232,7 @@ impl<S> Missed<S> {
         let Some((there, page, written)) = shared.page(entry) else { return };
         let snapshot = Arc::new(Snapshot::from(&request));
         let held = Held::new(page.newest.clone(), written, &there, true);
-        let told = Told::new(&shared.config.status_name, Forward::Stale, Reason::Expired);
+        let told = Told::new(&shared.config, facts, Forward::Stale, Reason::Expired);
         Fill::new(&shared, &key, &snapshot, facts, there, Some(held), told).behind(inner, request);
     }
 }
@@ -338,7 +338,7 @@ impl Shared {
         let resident = clock.now().since(written);
         let respond = |answer: &Answer<'_>| {
             let mut response = answer.respond(head, facts, || clock.wall());
-            verdict::hit(&self.config.status_name, response.headers_mut(), || answer.ttl());
+            verdict::hit(&self.config, facts, Tier::Store, &mut response, answer);
             response
         };
         match self.judge(variant, resident, head, facts) {
@@ -444,7 +444,7 @@ impl Shared {
         let clock = self.config.store.clock();
         let answer = self.judge(variant, clock.now().since(at), head, facts).ok()?;
         let mut response = answer.respond(head, facts, || clock.wall());
-        told.shared(response.headers_mut(), answer.ttl());
+        told.shared(&mut response, &answer);
         Some(response)
     }
 }

@@ -115,10 +115,12 @@
 //!
 //! Give several clients one streaming fill.
 
+mod admission;
 mod answer;
 mod body;
 mod commit;
 mod copy;
+mod explain;
 mod fill;
 mod future;
 mod invalidate;

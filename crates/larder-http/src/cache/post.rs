@@ -67,7 +67,7 @@ where
     ResB::Error: Send + 'static,
 {
     let snapshot = Arc::new(Snapshot::from(&request));
-    let told = Told::new(&shared.config.status_name, Forward::Method, Reason::UnsafeMethod);
+    let told = Told::new(&shared.config, facts, Forward::Method, Reason::UnsafeMethod);
     let targets = Targets::of(&request, facts);
     let fill = Fill::new(&shared, &key, &snapshot, facts, There::Nothing, None, told);
     let (sender, receiver) = oneshot::channel();

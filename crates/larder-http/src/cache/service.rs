@@ -16,8 +16,8 @@ use super::body::ResponseBody;
 use super::future::ResponseFuture;
 use super::layer::Shared;
 use super::record::Page;
-use super::verdict::{self, Told};
-use super::{invalidate, key, miss, post, query, wire};
+use super::verdict::{self, Tier, Told};
+use super::{explain, invalidate, key, miss, post, query, wire};
 use crate::RequestHead;
 
 /// A service whose responses are cached; made by [`CacheLayer`](super::CacheLayer).
@@ -81,10 +81,12 @@ impl Shared {
     fn open<ReqB: Body, ResB: Body>(
         &self,
         request: &Request<ReqB>,
+        known: RequestFacts,
     ) -> Result<Response<ResponseBody<ResB>>, Onward<ResB>> {
         let config = &self.config;
         let head = RequestHead::from(request);
         let (mut facts, host) = RequestFacts::scan_with_host(&config.policy, head.headers());
+        facts = facts.union(known);
         let only_if_cached =
             match request::handling(&config.policy, head.method(), facts, head.headers()) {
                 Handling::Lookup { only_if_cached } => only_if_cached,
@@ -118,7 +120,7 @@ impl Shared {
                     Ok(answer) => {
                         let wall = || config.store.clock().wall();
                         let mut response = answer.respond(head, facts, wall);
-                        verdict::hit(&config.status_name, response.headers_mut(), || answer.ttl());
+                        verdict::hit(config, facts, Tier::Near, &mut response, &answer);
                         if answer.refresh {
                             let asked = Asked::Page(entry);
                             let missing = Missing { key, facts, only_if_cached, asked };
@@ -186,11 +188,34 @@ where
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let config = &self.shared.config;
         query::rewrite(&config.query, &mut request);
-        match self.shared.open(&request) {
+        if !explain::is_asked(config.explain.as_ref(), &mut request) {
+            return self.answer(request, RequestFacts::default());
+        }
+        let key = explain::key(&self.shared, &request);
+        self.answer(request, RequestFacts::EXPLAINED).with_key(key)
+    }
+}
+
+impl<S: Clone> Cached<S> {
+    fn answer<ReqB, ResB>(
+        &mut self,
+        mut request: Request<ReqB>,
+        known: RequestFacts,
+    ) -> ResponseFuture<S::Future, ResB, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqB: Body + Send + 'static,
+        ResB: Body + Send + 'static,
+        ResB::Data: Send,
+        ResB::Error: Send + 'static,
+    {
+        match self.shared.open(&request, known) {
             Ok(response) => ResponseFuture::hit(response),
             Err(Onward::Pass(forward, reason)) => {
                 self.strip(&mut request);
-                let told = Told::new(&config.status_name, forward, reason);
+                let told = Told::new(&self.shared.config, known, forward, reason);
                 ResponseFuture::passed(self.inner.call(request), told)
             }
             Err(Onward::Unsafe(facts)) => {
@@ -217,9 +242,7 @@ where
             }
         }
     }
-}
 
-impl<S: Clone> Cached<S> {
     fn missed(&mut self, missing: Missing) -> (miss::Missed<S>, Asked) {
         let Missing { key, facts, only_if_cached, asked } = missing;
         let (inner, shared) = (self.ready(), self.shared.clone());

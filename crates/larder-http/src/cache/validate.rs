@@ -142,6 +142,7 @@ impl Fill {
 
         let mut response = self.respond(&variant.response);
         let (at, own_tags) = (self.now(), plan.own_tags);
+        let may_store = commit.permit.when().is_some();
         let committed = commit.run(&self.shared, &self.key, variant.clone(), tags);
         let land_it = |stored: bool, shared: bool| {
             land(pilot, Landing::Fresh(variant, at), shared && !(stored && own_tags));
@@ -153,7 +154,7 @@ impl Fill {
             let _ = sender.send(Filled::Response(response));
         } else {
             // The client does not wait for the store.
-            self.told.forwarded(&mut response, true);
+            self.told.forwarded(&mut response, may_store);
             let _ = sender.send(Filled::Response(response));
             let done = committed.await;
             land_it(done.stored, done.shared);
