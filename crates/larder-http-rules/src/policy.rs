@@ -179,6 +179,16 @@ impl Policy {
         }
     }
 
+    /// A private cache to the letter of RFC 9111: one user's own, as a browser's. It stores what is `private` and what
+    /// goes with credentials, and does not obey what is said to shared caches alone.
+    ///
+    /// For the client's side of a service. A client that asks for many users with one cache needs a partition by user,
+    /// or is a shared cache.
+    #[must_use]
+    pub fn private() -> Self {
+        Self { shared: false, targeted: Vec::new(), ..Self::rfc9111() }
+    }
+
     /// The directives of a request that this policy obeys; the others are as if they were absent.
     #[must_use]
     pub fn obeyed(&self, said: &RequestDirectives) -> RequestDirectives {

@@ -24,6 +24,7 @@
 //! [`Policy::rfc9111`].
 //!
 //! [`Policy::application`]: crate::rules::Policy::application
+//! [`Policy::private`]: crate::rules::Policy::private
 //! [`Policy::rfc9111`]: crate::rules::Policy::rfc9111
 //!
 //! Every request that is not answered from the cache says why in a `tracing` event of the target `larder_http`, and in
@@ -94,6 +95,25 @@
 //! assert!(status().await.starts_with("shop; fwd=uri-miss"));
 //! # });
 //! ```
+//!
+//! # Policies for many routes
+//!
+//! A layer is a policy: make one, keep it under a name, and give its clones to the routes. What is told to a clone
+//! afterwards is that route's alone.
+//!
+//! ```
+//! # use larder_cache::Cache;
+//! # use larder_http::CacheLayer;
+//! # use std::time::Duration;
+//! # let cache = Cache::memory();
+//! let catalogue = CacheLayer::new(&cache).ttl(Duration::from_secs(300)).tag("products").ignore_query(["utm_*"]);
+//! let search = catalogue.clone().ttl(Duration::from_secs(30)).admit_after(2);
+//! ```
+//!
+//! # On the client's side
+//!
+//! Over an outgoing client, any that is a Tower service, the layer is the cache of one user with [`Policy::private`]:
+//! `CacheLayer::new(&cache).policy(Policy::private()).layer(client)`. Requests have absolute targets there.
 //!
 //! # Where it stands among other layers
 //!

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use larder_core::Clock;
 use larder_http_rules::CacheControl;
 use tower_layer::Layer;
@@ -14,13 +15,14 @@ use super::service::ControlSet;
 #[must_use]
 pub struct CacheControlLayer {
     value: CacheControl,
+    targeted: Vec<(HeaderName, CacheControl)>,
     clock: Clock,
 }
 
 impl CacheControlLayer {
     /// Adds these directives.
     pub fn new(value: CacheControl) -> Self {
-        CacheControlLayer { value, clock: Clock::system() }
+        CacheControlLayer { value, targeted: Vec::new(), clock: Clock::system() }
     }
 
     /// `public`: everybody may keep it, whatever credentials the request carried.
@@ -83,6 +85,37 @@ impl CacheControlLayer {
         self.with(|value| value.stale_if_error(window))
     }
 
+    /// Says something else to one kind of cache, in a field of its own (RFC 9213): `CDN-Cache-Control` for all CDNs, or the
+    /// one that a CDN calls its own. Caches that know the field obey it alone.
+    ///
+    /// Where the handler set that field itself, it stays. Where the response forbids others to keep or to use it
+    /// (`no-store`, `private`, `no-cache`, a lifetime of zero) nothing is added, or the CDN would be allowed what the
+    /// handler denied everybody.
+    ///
+    /// ```
+    /// use http::{HeaderName, Request, Response};
+    /// use larder_http::CacheControlLayer;
+    /// use larder_http::rules::CacheControl;
+    /// use std::convert::Infallible;
+    /// use std::time::Duration;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let day = CacheControl::new().max_age(Duration::from_secs(86_400));
+    /// let service = CacheControlLayer::public()
+    ///     .max_age(Duration::from_secs(60))
+    ///     .targeted(HeaderName::from_static("cdn-cache-control"), day)
+    ///     .layer(service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new("hello")) }));
+    /// let response = service.oneshot(Request::new(())).await.unwrap();
+    /// assert_eq!(response.headers()["cache-control"], "public, max-age=60");
+    /// assert_eq!(response.headers()["cdn-cache-control"], "max-age=86400");
+    /// # });
+    /// ```
+    pub fn targeted(mut self, field: HeaderName, value: CacheControl) -> Self {
+        self.targeted.push((field, value));
+        self
+    }
+
     /// The clock, for tests: a handler's `Expires` is compared with it.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -96,7 +129,11 @@ impl<S> Layer<S> for CacheControlLayer {
     fn layer(&self, inner: S) -> ControlSet<S> {
         ControlSet::new(
             inner,
-            Arc::new(Control { value: self.value.clone(), clock: self.clock.clone() }),
+            Arc::new(Control {
+                value: self.value.clone(),
+                targeted: self.targeted.clone(),
+                clock: self.clock.clone(),
+            }),
         )
     }
 }
@@ -105,5 +142,6 @@ impl<S> Layer<S> for CacheControlLayer {
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) value: CacheControl,
+    pub(super) targeted: Vec<(HeaderName, CacheControl)>,
     pub(super) clock: Clock,
 }
