@@ -106,6 +106,7 @@ pub(crate) const OVERRIDES: &[&str] = &[
     "base-url",
     "http-url",
     "request-uri",
+    "destination",
     "path-info",
     "x-path-info",
     "script-name",
@@ -137,6 +138,7 @@ pub(crate) const OVERRIDES: &[&str] = &[
     "x-envoy-original-host",
     "x-azure-host",
     "proxy-host",
+    "proxy-url",
     "proxy",
     // the scheme and port
     "x-forwarded-scheme",
