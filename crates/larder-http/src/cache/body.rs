@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::shadow::Watch;
 use super::tee::{self, Reader};
 
 pin_project! {
@@ -34,6 +35,7 @@ pin_project! {
     {
         Stored { body: Option<Bytes>, trailers: Option<Arc<HeaderMap>> },
         Passed { #[pin] body: B },
+        Watched { #[pin] body: B, watch: Watch },
         Copied { reader: Reader<B> },
         Frames { frames: VecDeque<Bytes> },
     }
@@ -64,6 +66,22 @@ impl<B: Body> ResponseBody<B> {
         let (writer, reader) = tee::pair(vec![prefix], size);
         writer.hand_over(Box::pin(rest));
         Self::copied(reader)
+    }
+
+    /// The same, compared as it passes, if it is the handler's own.
+    pub(super) fn watched(self, watch: Watch) -> Self {
+        match self.kind {
+            Kind::Passed { body } => ResponseBody { kind: Kind::Watched { body, watch } },
+            kind => ResponseBody { kind },
+        }
+    }
+
+    /// All of a stored body.
+    pub(super) fn whole(self) -> Option<Bytes> {
+        match self.kind {
+            Kind::Stored { body, .. } => Some(body.unwrap_or_default()),
+            _ => None,
+        }
     }
 
     pub(super) fn copied(reader: Reader<B>) -> Self {
@@ -97,6 +115,7 @@ impl<B: Body> Body for ResponseBody<B> {
             KindProj::Passed { body } => {
                 Poll::Ready(ready!(body.poll_frame(cx)).map(|frame| frame.map(shared)))
             }
+            KindProj::Watched { body, watch } => watch.poll_frame(body, cx),
             KindProj::Copied { reader } => reader.poll_frame(cx),
             KindProj::Frames { frames } => {
                 Poll::Ready(frames.pop_front().map(|frame| Ok(Frame::data(frame))))
@@ -108,6 +127,8 @@ impl<B: Body> Body for ResponseBody<B> {
         match &self.kind {
             Kind::Stored { body, trailers } => body.is_none() && trailers.is_none(),
             Kind::Passed { body } => body.is_end_stream(),
+            // Who sees that it ends does not poll again, and the end is compared too.
+            Kind::Watched { .. } => false,
             Kind::Copied { reader } => reader.is_end_stream(),
             Kind::Frames { frames } => frames.is_empty(),
         }
@@ -125,7 +146,7 @@ impl<B: Body> Body for ResponseBody<B> {
                 }
                 left
             }
-            Kind::Passed { body } => body.size_hint(),
+            Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
             Kind::Copied { reader } => reader.size_hint(),
             Kind::Frames { frames } => {
                 SizeHint::with_exact(frames.iter().map(|frame| frame.len() as u64).sum())
@@ -139,6 +160,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
         f.write_str(match &self.kind {
             Kind::Stored { .. } => "ResponseBody(stored)",
             Kind::Passed { .. } => "ResponseBody(passed)",
+            Kind::Watched { .. } => "ResponseBody(watched)",
             Kind::Copied { .. } => "ResponseBody(copied)",
             Kind::Frames { .. } => "ResponseBody(frames)",
         })

@@ -19,6 +19,7 @@ use super::passes::Passes;
 use super::purge::Purger;
 use super::searches::Searches;
 use super::service::Cached;
+use super::shadow::{Difference, Report};
 use super::variants::{Computed, List};
 use crate::RequestHead;
 
@@ -52,6 +53,7 @@ pub(super) struct Config {
     pub(super) base: List,
     pub(super) status_name: Option<Arc<str>>,
     pub(super) explain: Option<Secret>,
+    pub(super) shadow: Option<Report>,
     pub(super) admit_after: u32,
     pub(super) max_body: u64,
     pub(super) max_head: usize,
@@ -90,6 +92,7 @@ impl CacheLayer {
                 base: List::default(),
                 status_name: None,
                 explain: None,
+                shadow: None,
                 admit_after: 1,
                 max_body: 1024 * 1024,
                 max_head: 32 * 1024,
@@ -299,6 +302,48 @@ impl CacheLayer {
             "CacheLayer::explain: the secret is empty; give one, or leave the call out"
         );
         self.change().explain = Some(Secret::new(secret));
+        self
+    }
+
+    /// Runs in the shadow of the handler: everything is stored and looked up as in earnest, but every request gets the
+    /// handler's own answer. A hit whose status or body differs from it is told to `report`, and to the log: a `Vary`
+    /// that is missing, a cookie that was not declared, a lifetime that is too long show themselves before anybody is
+    /// hurt by them.
+    ///
+    /// Bodies are compared as they pass. What the route ignores is taken out of requests as in earnest. Answers to
+    /// conditions and ranges, and to HEAD but for the status, are not compared.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use http_body_util::{BodyExt, Full};
+    /// use larder_cache::Cache;
+    /// use larder_http::CacheLayer;
+    /// use std::convert::Infallible;
+    /// use std::sync::{Arc, Mutex};
+    /// use std::time::Duration;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let found = Arc::new(Mutex::new(Vec::new()));
+    /// let finding = found.clone();
+    /// let layer = CacheLayer::new(&Cache::memory())
+    ///     .ttl(Duration::from_secs(60))
+    ///     .shadow(move |difference| finding.lock().unwrap().push(difference.to_string()));
+    /// // It greets in the visitor's language and does not say so.
+    /// let service = layer.layer(service_fn(|request: Request<Full<&[u8]>>| async move {
+    ///     let language = request.headers()["accept-language"].as_bytes().to_vec();
+    ///     Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(language))))
+    /// }));
+    /// for language in ["de", "fr"] {
+    ///     let request = Request::get("http://shop.example/hi").header("accept-language", language);
+    ///     let response = service.clone().oneshot(request.body(Full::default()).unwrap()).await.unwrap();
+    ///     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), language);
+    /// }
+    /// assert_eq!(*found.lock().unwrap(), ["GET /hi: the bodies differ from byte 0 on"]);
+    /// # });
+    /// ```
+    pub fn shadow(mut self, report: impl Fn(&Difference) + Send + Sync + 'static) -> Self {
+        self.change().shadow = Some(Arc::new(report));
         self
     }
 

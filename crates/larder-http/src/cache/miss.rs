@@ -22,6 +22,7 @@ use super::layer::Shared;
 use super::plan::may_store;
 use super::record::{Page, Variant};
 use super::service::{Asked, strip};
+use super::shadow::compare;
 use super::verdict::{self, Tier, Told};
 use super::{validate, wire};
 use crate::RequestHead;
@@ -101,7 +102,7 @@ impl<S> Missed<S> {
             return alone(&shared, &mut inner, request, &told).await;
         };
         let mut first = match shared.look(&key, asked, RequestHead::from(&request), facts).await {
-            Seen::Answer(response) => return Ok(response),
+            Seen::Answer(response) if config.shadow.is_none() => return Ok(response),
             seen => Some(seen),
         };
         let snapshot = Arc::new(Snapshot::from(&request));
@@ -113,6 +114,13 @@ impl<S> Missed<S> {
             let seen = match first.take() {
                 Some(seen) => seen,
                 None => shared.look(&key, Asked::Unknown, head, facts).await,
+            };
+            let seen = match (&config.shadow, seen) {
+                (Some(report), Seen::Answer(answer) | Seen::Stale(answer, ..)) => {
+                    told.because(Reason::Shadow);
+                    return compare(&shared, report, &mut inner, request, answer, &told).await;
+                }
+                (_, seen) => seen,
             };
             let (there, held) = match seen {
                 Seen::Answer(response) => return Ok(response),
@@ -130,7 +138,9 @@ impl<S> Missed<S> {
                     (there, held)
                 }
             };
-            if only_if_cached {
+            // In a shadow the handler is asked as if there were no cache.
+            let held = held.filter(|_| config.shadow.is_none());
+            if only_if_cached && config.shadow.is_none() {
                 return Ok(gateway_timeout(&told));
             }
             if *head.method() == Method::HEAD {
@@ -188,6 +198,10 @@ impl<S> Missed<S> {
                     }
                 }
             };
+            if config.shadow.is_some() {
+                told.because(Reason::Shadow);
+                return alone(&shared, &mut inner, request, &told).await;
+            }
             told.collapsed();
             let until = *patience.get_or_insert_with(|| Instant::now() + config.wait);
             let Ok(landed) = tokio::time::timeout_at(until, passenger.arrive()).await else {
@@ -252,7 +266,7 @@ fn landing(landed: &Landed) -> Option<(&Landing, bool)> {
     Some((landing, landed.shared))
 }
 
-async fn alone<S, ReqB, ResB>(
+pub(super) async fn alone<S, ReqB, ResB>(
     shared: &Shared,
     inner: &mut S,
     mut request: Request<ReqB>,

@@ -114,6 +114,8 @@ impl Shared {
         let asked = match config.store.peek_at(borrowed, now) {
             Peek::Miss => Asked::Nothing,
             Peek::Ask => Asked::Unknown,
+            // It is compared, not served.
+            Peek::Hit(entry) if config.shadow.is_some() => Asked::Page(entry),
             Peek::Hit(entry) => match entry.downcast().or_else(|| self.decoded(&entry)) {
                 None => Asked::Unknown,
                 Some(page) => match self.answer(page, &entry, now, head, facts) {
