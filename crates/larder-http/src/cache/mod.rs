@@ -27,8 +27,12 @@
 //! [`Policy::private`]: crate::rules::Policy::private
 //! [`Policy::rfc9111`]: crate::rules::Policy::rfc9111
 //!
+//! What is new on a route can run in its [shadow](CacheLayer::shadow) first: everything is stored and looked up, nobody is
+//! served, and every hit that would have been wrong is told.
+//!
 //! Every request that is not answered from the cache says why in a `tracing` event of the target `larder_http`, and in
-//! `Cache-Status` where that is [switched on](CacheLayer::cache_status).
+//! `Cache-Status` where that is [switched on](CacheLayer::cache_status); whoever has the secret may see
+//! [all of it](CacheLayer::explain).
 //!
 //! # Example
 //!
