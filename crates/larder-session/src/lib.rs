@@ -97,7 +97,8 @@
 //!
 //! Idle time is counted in the store's own time, and kept alive without writing data. The absolute end is counted from
 //! when the session began, by wall clocks: nodes whose clocks differ by a second disagree by a second. Both are
-//! [checked when a session is read](Expiry), whatever the store does.
+//! [checked when a session is read](Expiry), whatever the store does. There is nothing to purge: servers drop what has
+//! ended by themselves, and the stores in files and in SQL sweep in the background, or at once when they are told to.
 //!
 //! # Which store
 //!
