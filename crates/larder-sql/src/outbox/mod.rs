@@ -1,0 +1,541 @@
+//! The database notes what was changed in its tables, and tells whoever follows.
+//!
+//! Triggers append the tags of each changed row to a table, the *outbox*, in the transaction that changes the row: so
+//! what is rolled back is not noted, and what is committed is, whoever did it, with whatever program, while caches were
+//! running or not. A cache follows the outbox (`Cache::follow` of the engine), invalidates the tags, and keeps in its
+//! own store up to where it has come. That is all it takes:
+//!
+//! ```no_run
+//! # #[cfg(feature = "postgres")]
+//! # async fn f() -> larder_core::Result<()> {
+//! use larder_sql::{PostgresOutbox, Watch};
+//!
+//! let outbox = PostgresOutbox::at("postgres://app@db.internal/shop")?
+//!     .watch(Watch::table("product")?.tag("products")?.tag_of("product:", "id")?)?
+//!     .watch(Watch::table("category")?.tag("products")?)?;
+//! outbox.create().await?; // or run what `outbox.schema()` prints, with your own migrations
+//! # Ok(()) }
+//! ```
+//!
+//! # What is noted
+//!
+//! | statement | noted |
+//! | --- | --- |
+//! | `INSERT`, `UPDATE`, `DELETE`, `COPY`, `MERGE`, cascades | the tags of every row, as it was and as it is |
+//! | an `UPDATE` that changes nothing | the same |
+//! | a statement that meets no row; whatever is rolled back, to a savepoint too | nothing |
+//! | `TRUNCATE` (PostgreSQL) | the table's tags, if all its rows have the same; *everything* otherwise |
+//!
+//! *Everything* has the follower clear its cache's namespace, since nobody can list the tags of rows that are gone.
+//!
+//! In PostgreSQL a tag is noted once for each transaction. The triggers' functions run with the rights of whoever made
+//! them, so those who change rows need no rights on the outbox.
+//!
+//! # Nothing is skipped
+//!
+//! Numbers from a sequence become visible in another order than they were given: the transaction that took 7 may commit
+//! after the one that took 8 was read, and who goes on from 8 never sees 7. So a position in PostgreSQL is no number
+//! but a *snapshot*: the list of the transactions that were over when the outbox was read. Every row has its
+//! transaction's id, and what is read next is what is visible now and was not in that snapshot: exactly the
+//! transactions that were committed in between, in whatever order they began. A transaction that stays open delays
+//! nobody. SQLite has one writer at a time, and numbers do there.
+//!
+//! A position is used once the server's disk has what was read, so a server that crashes and forgets the last moments
+//! (`synchronous_commit=off`) takes nothing back that a follower goes on from. (With `fsync=off` anything can happen.)
+//! That costs the server a small transaction for each reading that found something.
+//!
+//! A position belongs to one outbox: to this server (and its timeline, which is another one after a failover or a
+//! restore), database and table, or to this file and the very row that was last. Where a position does not fit, or is
+//! lost, everything is dropped.
+//!
+//! # Pruning
+//!
+//! Followers remove rows that are older than [`Outbox::keep`] (a day) or more than [`Outbox::keep_at_most`] (a
+//! million), about once a minute, whoever has read them. A mark stays behind: a follower whose position is from before
+//! it drops everything. So the outbox is bounded, and no follower that is gone for good holds it up.
+//!
+//! # What it costs
+//!
+//! A changed row takes a row for each of its tags. PostgreSQL lets one transaction that notifies commit at a time, in
+//! the whole server; a database with thousands of writing transactions a second feels that. `PREPARE TRANSACTION`
+//! cannot be used with tables that are watched, since it cannot be used with `NOTIFY`.
+//!
+//! # What is not noted
+//!
+//! * In PostgreSQL: what writes without triggers (logical replication's appliers, `session_replication_role=replica`,
+//!   disabled triggers); `TRUNCATE` of a single partition; changes of the table itself (`ALTER TABLE`). The outbox is not
+//!   to be replicated logically: its numbers mean nothing on another server.
+//! * In SQLite: rows that `REPLACE` removes for another unique column's sake, unless `recursive_triggers` is on.
+//! * Views, and tables of other servers. Watch what they are made of.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod watch;
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use larder_core::{Error, ErrorKind, Result, Tag};
+use tokio::time::timeout;
+
+use crate::config::{Builder, wrong};
+use crate::database::{Argument, Cell, Database, Dialect};
+use crate::failure::{Cause, Failure};
+use crate::log;
+
+use watch::Name;
+pub use watch::Watch;
+
+/// What has changed in a database's tables, for caches to follow; see the [module](self).
+///
+/// A clone is another one like it.
+#[derive(Clone)]
+#[must_use]
+pub struct Outbox<D: Database> {
+    options: D::Options,
+    connect_timeout: Duration,
+    limit: Duration,
+    name: Name,
+    watches: Vec<Watch>,
+    keep: Duration,
+    keep_at_most: u64,
+}
+
+impl<D: Database> Outbox<D> {
+    /// The outbox `larder_outbox` in the database of a URL, as [`Builder::url`] takes it; what that says of a cache's
+    /// table does not matter here.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Builder::url`].
+    pub fn at(url: &str) -> Result<Self> {
+        Ok(Self::with(Builder::default().url(url)?))
+    }
+
+    /// The same, with how to connect from a builder: credentials, limits.
+    pub fn with(builder: Builder<D>) -> Self {
+        // Noting what a whole table was takes longer than reading an entry.
+        let limit = builder.limit.max(PATIENT);
+        let mut options = builder.options;
+        D::limited(&mut options, limit);
+        Outbox {
+            options,
+            connect_timeout: builder.connect_timeout,
+            limit,
+            name: Name { schema: None, name: NAME.to_owned() },
+            watches: Vec::new(),
+            keep: Duration::from_secs(24 * 60 * 60),
+            keep_at_most: 1_000_000,
+        }
+    }
+
+    /// The outbox's table: `larder_outbox`, or in PostgreSQL `schema.name`, in `public` unless set. The triggers and their
+    /// functions are named after it, and it is the channel of its notifications. At most 48 bytes.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be such a name.
+    pub fn named(mut self, name: &str) -> Result<Self> {
+        self.name = Name::parse(name)?;
+        if self.name.name.len() > LONGEST_NAME {
+            return Err(wrong(
+                "an outbox's name has at most 48 bytes, since triggers are named after it",
+            ));
+        }
+        D::check_name(&self.name)?;
+        Ok(self)
+    }
+
+    /// Has changes of that table noted.
+    ///
+    /// # Errors
+    ///
+    /// A table without tags, or one that is watched already; names that would be too long together.
+    pub fn watch(mut self, watch: Watch) -> Result<Self> {
+        D::check_name(&watch.table)?;
+        if watch.tags.is_empty() {
+            return Err(wrong(
+                "a table is watched for the sake of tags; add one with tag or tag_of",
+            ));
+        }
+        if self.watches.iter().any(|one| one.table == watch.table) {
+            return Err(wrong("the table is watched already; add the tags there"));
+        }
+        if self.name.name.len() + watch.table.name.len() > 54 {
+            return Err(wrong(
+                "the names of the outbox and of a watched table have more than 54 bytes together; give the outbox a shorter one with named",
+            ));
+        }
+        self.watches.push(watch);
+        Ok(self)
+    }
+
+    /// How long what was noted is kept. A day unless set; at least a minute.
+    pub fn keep(mut self, keep: Duration) -> Self {
+        self.keep = keep.max(Duration::from_secs(60));
+        self
+    }
+
+    /// How many rows are kept at most, but for what was added since somebody pruned. A million unless set; at least one.
+    pub fn keep_at_most(mut self, rows: u64) -> Self {
+        self.keep_at_most = rows.max(1);
+        self
+    }
+
+    /// The statements that make the outbox, functions and triggers, for those who run their own migrations. They can be
+    /// run again: triggers that are there are made anew.
+    pub fn schema(&self) -> String {
+        script(&D::create_statements(&self.name, &self.watches))
+    }
+
+    /// The statements that take away what [`schema`](Outbox::schema) made.
+    pub fn drop_schema(&self) -> String {
+        script(&D::drop_statements(&self.name, &self.watches))
+    }
+
+    /// Makes the outbox, functions and triggers, in one transaction. Each of the tables is locked for a moment. The user
+    /// must own the tables, or have the right `TRIGGER` on them and `CREATE` on their schemas.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](ErrorKind::Configuration) when a table or column is missing or the user may not; those of the
+    /// database.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, all of it has happened or nothing.
+    pub async fn create(&self) -> Result<()> {
+        self.run(D::create_statements(&self.name, &self.watches)).await
+    }
+
+    /// Removes the triggers and functions of the tables that this outbox watches, and the outbox.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Outbox::create).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`create`](Outbox::create).
+    pub async fn remove(&self) -> Result<()> {
+        self.run(D::drop_statements(&self.name, &self.watches)).await
+    }
+
+    async fn run(&self, statements: Vec<String>) -> Result<()> {
+        let opening =
+            timeout(self.connect_timeout, D::connect(&self.options, self.connect_timeout));
+        let mut connection = match opening.await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(Failure::connecting::<D>(&error).error),
+            Err(_) => return Err(Failure::unreachable::<D>().error),
+        };
+        match timeout(self.limit, D::run(&mut connection, &self.name, script(&statements))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(told::<D>(&error)),
+            Err(_) => Err(Failure::late::<D>(true).error),
+        }
+    }
+
+    /// Connects, and from now on notices every change. Whoever follows reads first, and then each time that
+    /// [`wait`](Listening::wait) returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, nothing stays.
+    pub async fn listen(&self) -> Result<Listening<D>> {
+        let opening = D::listen(&self.options, self.connect_timeout, &self.name);
+        let ear = match timeout(self.connect_timeout, opening).await {
+            Ok(opened) => opened.map_err(|failure| failure.error)?,
+            Err(_) => return Err(Failure::unreachable::<D>().error),
+        };
+        let mut listening = Listening { ear, outbox: self.clone(), home: String::new() };
+        listening.home = listening.read(None).await?.position.home;
+        Ok(listening)
+    }
+}
+
+impl<D: Database> fmt::Debug for Outbox<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("database", &D::NAME)
+            .field("name", &self.name.name)
+            .field("watches", &self.watches)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Up to where an outbox was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    home: String,
+    at: String,
+}
+
+impl Position {
+    /// One that was kept: where it belongs to, and what [`at`](Position::at) said. What makes no sense is found out when it
+    /// is used, and has everything dropped.
+    pub fn kept(home: &str, at: &str) -> Self {
+        Position { home: home.to_owned(), at: at.to_owned() }
+    }
+
+    /// Which outbox of which server it belongs to. Nobody is to take it apart.
+    pub fn home(&self) -> &str {
+        &self.home
+    }
+
+    /// What is to be kept.
+    pub fn at(&self) -> &str {
+        &self.at
+    }
+}
+
+/// What was noted since a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// These tags, each once.
+    Tags(Vec<Tag>),
+    /// Nobody knows what: the position was lost or pruned, a table was truncated, or it is too much.
+    Everything,
+}
+
+/// What a reading of an outbox found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// What is to be invalidated.
+    pub changed: Changed,
+    /// Where to go on, once that is done and the position is [settled](Listening::settle).
+    pub position: Position,
+}
+
+/// A connection that follows an outbox; made by [`Outbox::listen`]. After an error it is of no more use.
+pub struct Listening<D: Database> {
+    ear: D::Ear,
+    outbox: Outbox<D>,
+    home: String,
+}
+
+impl<D: Database> Listening<D> {
+    /// Which outbox of which server it is: positions of any other are not for this one.
+    pub fn home(&self) -> &str {
+        &self.home
+    }
+
+    /// Reads what was noted since then. Without a position that is everything.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database: [`Configuration`](ErrorKind::Configuration) when the outbox is missing.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, connect again.
+    pub async fn read(&mut self, since: Option<&Position>) -> Result<News> {
+        let known = since.and_then(|position| D::arguments(&position.at));
+        let intact = known.is_some();
+        let statement = D::read_statement(&self.outbox.name, MOST_TAGS);
+        let rows = self.fetch(statement, known.unwrap_or_else(D::nowhere)).await?;
+        let (mut home, mut at, mut tags, mut everything) = (None, None, Vec::new(), !intact);
+        everything |= rows.len() > MOST_TAGS;
+        for row in &rows {
+            let (Some(Cell::Integer(kind)), Some(words)) = (row.first(), row.get(1)) else {
+                continue;
+            };
+            match (kind, words.text()) {
+                (0, Some(words)) => home = Some(words.to_owned()),
+                (1, Some(words)) => at = Some(words.to_owned()),
+                (2, Some("")) | (3, _) => everything = true,
+                // Nothing can carry what is no tag.
+                (2, Some(tag)) => tags.extend(Tag::new(tag).ok()),
+                _ => {}
+            }
+        }
+        let (Some(home), Some(at)) = (home.filter(|home| !home.is_empty()), at) else {
+            let words = "an outbox is followed on the server that is written to, not on a standby";
+            return Err(Error::new(ErrorKind::Unavailable, words).with_backend(D::NAME));
+        };
+        everything |= since.is_none_or(|since| since.home != home);
+        let changed = if everything { Changed::Everything } else { Changed::Tags(tags) };
+        Ok(News { changed, position: Position { home, at } })
+    }
+
+    /// Waits until there may be something new, but no longer than that: then it is good to read all the same, which also
+    /// shows whether the connection is still one.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn wait(&mut self, limit: Duration) -> Result<()> {
+        match timeout(limit, D::wake(&mut self.ear)).await {
+            Ok(woken) => woken.map_err(|failure| failure.error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits until what was read has reached the server's disk. A position is to be used only then: a server that
+    /// crashes can lose transactions that were not waited for (`synchronous_commit=off`), and gives their numbers to
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`read`](Listening::read).
+    pub async fn settle(&mut self) -> Result<()> {
+        match D::SETTLE {
+            Some(statement) => self.fetch(statement.to_owned(), Vec::new()).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what is [too old or too much](self#pruning).
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`read`](Listening::read).
+    pub async fn prune(&mut self) -> Result<()> {
+        let seconds =
+            i64::try_from(self.outbox.keep.as_secs()).unwrap_or(i64::MAX / 2).min(100 * YEAR);
+        let most = i64::try_from(self.outbox.keep_at_most).unwrap_or(i64::MAX);
+        let arguments = vec![Argument::Integer(Some(seconds)), Argument::Integer(Some(most))];
+        self.fetch(D::prune_statement(&self.outbox.name), arguments).await.map(drop)
+    }
+
+    async fn fetch(
+        &mut self,
+        statement: String,
+        arguments: Vec<Argument>,
+    ) -> Result<Vec<Vec<Cell>>> {
+        let fetching = async {
+            let connection = D::connection(&mut self.ear).await?;
+            D::fetch(connection, statement.into(), arguments).await
+        };
+        match timeout(self.outbox.limit, fetching).await {
+            Ok(fetched) => fetched.map_err(|error| told::<D>(&error)),
+            Err(_) => Err(Failure::late::<D>(true).error),
+        }
+    }
+}
+
+impl<D: Database> fmt::Debug for Listening<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening").field("outbox", &self.outbox).finish_non_exhaustive()
+    }
+}
+
+/// What an outbox is in a database.
+pub trait Source: Dialect {
+    /// A connection that notices changes.
+    #[doc(hidden)]
+    type Ear: Send;
+
+    /// To the application's database, of which nothing is changed.
+    #[doc(hidden)]
+    fn connect(
+        options: &Self::Options,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Self::Connection, sqlx::Error>> + Send;
+
+    #[doc(hidden)]
+    fn listen(
+        options: &Self::Options,
+        limit: Duration,
+        outbox: &Name,
+    ) -> impl Future<Output = Result<Self::Ear, Failure>> + Send;
+
+    #[doc(hidden)]
+    fn connection(
+        ear: &mut Self::Ear,
+    ) -> impl Future<Output = Result<&mut Self::Connection, sqlx::Error>> + Send;
+
+    /// Comes when something may have been noted. Nothing is lost when it is dropped.
+    #[doc(hidden)]
+    fn wake(ear: &mut Self::Ear) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    #[doc(hidden)]
+    fn check_name(name: &Name) -> Result<()>;
+    #[doc(hidden)]
+    fn create_statements(outbox: &Name, watches: &[Watch]) -> Vec<String>;
+    #[doc(hidden)]
+    fn drop_statements(outbox: &Name, watches: &[Watch]) -> Vec<String>;
+
+    /// All of a script or nothing.
+    #[doc(hidden)]
+    fn run(
+        connection: &mut Self::Connection,
+        outbox: &Name,
+        script: String,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Rows of a number and a text: 0 home, 1 the new position, 2 a tag, or "" for everything, 3 that the position is
+    /// none of this outbox.
+    #[doc(hidden)]
+    fn read_statement(outbox: &Name, most: usize) -> String;
+    /// A position as its arguments, if it is one.
+    #[doc(hidden)]
+    fn arguments(at: &str) -> Option<Vec<Argument>>;
+    /// Those of no position, with which no tag is read.
+    #[doc(hidden)]
+    fn nowhere() -> Vec<Argument>;
+    /// Has the disk have what is visible, if that is not sure.
+    #[doc(hidden)]
+    const SETTLE: Option<&'static str>;
+    /// Its arguments are seconds and rows.
+    #[doc(hidden)]
+    fn prune_statement(outbox: &Name) -> String;
+}
+
+fn script(statements: &[String]) -> String {
+    statements.join(";\n") + ";\n"
+}
+
+fn told<D: Dialect>(error: &sqlx::Error) -> Error {
+    let cause = error
+        .as_database_error()
+        .map(|error| D::cause(&error.code().unwrap_or_default(), error.message()));
+    let words = match cause {
+        Some(Cause::NoTable) => {
+            "the outbox or a watched table is missing; call Outbox::create, or run what Outbox::schema prints"
+        }
+        Some(Cause::OtherTable) => {
+            "a watched table lacks a column that a tag is made of, or the outbox's name is another table's"
+        }
+        Some(Cause::Forbidden) => {
+            "the user may not do that; following needs SELECT, INSERT and DELETE on the outbox, creating it the ownership of the tables"
+        }
+        _ => {
+            let failure = Failure::of::<D>(error);
+            log::lost(D::NAME, &failure.error);
+            return failure.error;
+        }
+    };
+    Error::new(ErrorKind::Configuration, words).with_backend(D::NAME)
+}
+
+const NAME: &str = "larder_outbox";
+
+// `_truncate` must fit behind it.
+const LONGEST_NAME: usize = 48;
+
+const PATIENT: Duration = Duration::from_secs(10);
+
+const YEAR: i64 = 366 * 24 * 60 * 60;
+
+// As many at once are everything.
+const MOST_TAGS: usize = 10_000;
