@@ -1,6 +1,6 @@
 //! Memory before a real PostgreSQL, which also carries the messages between the nodes.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use larder_cache::{Cache, Options};
@@ -120,9 +120,9 @@ async fn a_connection_that_is_killed_and_a_server_that_is_restarted_or_frozen_ar
             0 => {
                 // Those that listen; nobody else notices.
                 let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%'";
-                let mut psql = tokio::process::Command::new("psql");
+                let mut psql = Command::new("psql");
                 psql.args(["--no-psqlrc", "-c", kill, &server.url()]).stdout(Stdio::null());
-                assert!(psql.status().await.unwrap().success());
+                assert!(psql.status().unwrap().success());
             }
             1 => {
                 server.kill();
