@@ -20,6 +20,7 @@ impl Cache {
     /// by whomever and with whatever program the rows were changed, what was noted while no node was running included.
     ///
     /// ```no_run
+    /// # #[cfg(feature = "postgres")] mod with_postgres {
     /// use larder_cache::{Cache, Options};
     /// use larder_sql::{PostgresOutbox, Watch};
     /// use std::time::Duration;
@@ -36,7 +37,40 @@ impl Cache {
     /// let price = cache.get_or_compute(("price", 7), options, || price_of(7)).await?;
     /// // UPDATE product SET price = 1799 WHERE id = 7, in `psql`: the next one to ask is told 1799
     /// # following.stop().await;
-    /// # Ok(()) }
+    /// # Ok(()) } }
+    /// ```
+    ///
+    /// The same with a SQLite file, as it runs:
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "sqlite", feature = "memory"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use larder_cache::{Cache, Options};
+    /// use larder_sql::{SqliteOutbox, Watch};
+    /// # use sqlx::{Connection, sqlite::{SqliteConnectOptions, SqliteConnection}};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("shop.db");
+    /// # let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    /// # let mut database = SqliteConnection::connect_with(&options).await?;
+    /// sqlx::raw_sql("CREATE TABLE product (id INTEGER PRIMARY KEY, price INTEGER)").execute(&mut database).await?;
+    /// let products = Watch::table("product")?.tag("products")?.tag_of("product:", "id")?;
+    /// let outbox = SqliteOutbox::at(&format!("sqlite://{}", path.display()))?.watch(products)?;
+    /// outbox.create().await?;
+    /// let cache = Cache::memory();
+    /// let following = cache.follow(outbox);
+    /// following.caught_up().await;
+    ///
+    /// cache.set_with("page", "…".to_owned(), Options::new().tag("product:7")).await?;
+    /// // Here, in another process, with `sqlite3`: it is all the same.
+    /// sqlx::raw_sql("INSERT INTO product VALUES (7, 1999)").execute(&mut database).await?;
+    /// following.caught_up().await; // or a moment later by itself
+    /// assert!(!cache.contains("page").await?);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "sqlite", feature = "memory")))]
+    /// # fn main() {}
     /// ```
     ///
     /// # What is promised
@@ -49,6 +83,7 @@ impl Cache {
     /// * Where that is lost (evicted, cleared, a new cache, another server) or does not fit any more (pruned, the database
     ///   was restored), the cache's namespace is [cleared](Cache::clear): nothing is ever skipped. So the first start on a
     ///   cache that is in use empties it.
+    /// * What a store forgets that had confirmed it (a Redis that comes back from an old file) is not told again.
     /// * While the database or the store cannot be asked, nothing is lost: it is tried again after a pause of up to a
     ///   second, for as long as it takes.
     ///

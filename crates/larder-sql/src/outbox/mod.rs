@@ -2,8 +2,8 @@
 //!
 //! Triggers append the tags of each changed row to a table, the *outbox*, in the transaction that changes the row: so
 //! what is rolled back is not noted, and what is committed is, whoever did it, with whatever program, while caches were
-//! running or not. A cache follows the outbox (`Cache::follow` of the engine), invalidates the tags, and keeps in its
-//! own store up to where it has come. That is all it takes:
+//! running or not. A cache follows the outbox (`cache.follow(outbox)` of the engine), invalidates the tags, and keeps
+//! in its own store up to where it has come. That is all it takes:
 //!
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
@@ -17,6 +17,39 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Whoever wants to do something else with the news reads them here:
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use larder_core::Tag;
+//! use larder_sql::outbox::Changed;
+//! use larder_sql::{SqliteOutbox, Watch};
+//! # use sqlx::{Connection, sqlite::{SqliteConnectOptions, SqliteConnection}};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("shop.db");
+//! # let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+//! # let mut database = SqliteConnection::connect_with(&options).await?;
+//! sqlx::raw_sql("CREATE TABLE product (id INTEGER PRIMARY KEY)").execute(&mut database).await?;
+//! let outbox = SqliteOutbox::at(&format!("sqlite://{}", path.display()))?;
+//! let outbox = outbox.watch(Watch::table("product")?.tag_of("product:", "id")?)?;
+//! outbox.create().await?;
+//!
+//! let mut listening = outbox.listen().await?;
+//! let beginning = listening.read(None).await?;
+//! assert_eq!(beginning.changed, Changed::Everything);
+//! sqlx::raw_sql("INSERT INTO product VALUES (7)").execute(&mut database).await?;
+//! listening.wait(std::time::Duration::from_secs(60)).await?;
+//! let news = listening.read(Some(&beginning.position)).await?;
+//! assert_eq!(news.changed, Changed::Tags(vec![Tag::new("product:7")?]));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
 //! # What is noted
 //!
 //! | statement | noted |
@@ -27,6 +60,7 @@
 //! | `TRUNCATE` (PostgreSQL) | the table's tags, if all its rows have the same; *everything* otherwise |
 //!
 //! *Everything* has the follower clear its cache's namespace, since nobody can list the tags of rows that are gone.
+//! 10,000 tags at once are everything, too.
 //!
 //! In PostgreSQL a tag is noted once for each transaction. The triggers' functions run with the rights of whoever made
 //! them, so those who change rows need no rights on the outbox.
