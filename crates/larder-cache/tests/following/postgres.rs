@@ -145,6 +145,11 @@ async fn every_kind_of_change_is_noted_and_nothing_that_is_rolled_back() {
     shop.run("TRUNCATE product").await;
     caught_up(&following).await;
     assert!(there(&cache, &TAGS).await.is_empty());
+    // Nor is so much told one by one.
+    let cleared = following.cleared();
+    shop.run("INSERT INTO product SELECT n, '' FROM generate_series(10, 10010) n").await;
+    caught_up(&following).await;
+    assert_eq!(following.cleared(), cleared + 1);
     // Where all rows have the same tags, one can.
     shop.run("CREATE TABLE category (name text)").await;
     let categories = Watch::table("category").unwrap().tag("products").unwrap();
@@ -347,10 +352,14 @@ async fn nodes_that_share_a_store_share_what_they_have_come_to() {
     assert_eq!(invalidated(&two, &second, &TAGS).await, ["products", "product:1"]);
     assert_eq!(invalidated(&one, &first, &TAGS).await, ["products", "product:1"]);
     assert_eq!((first.invalidated(), second.invalidated()), (2, 2), "each has done it");
-    // A node that goes on alone, and one that comes later.
+    // A node that goes on alone, and one that comes later. One that is dropped does nothing any more.
+    let apart = Cache::memory();
+    drop(follow(&apart, &shop.outbox()).await);
+    fill(&apart, &TAGS).await;
     drop(first);
     shop.psql("UPDATE product SET name = 'x' WHERE id = 2").await;
     assert_eq!(invalidated(&two, &second, &TAGS[2..]).await, ["product:2"]);
+    assert_eq!(there(&apart, &TAGS).await, TAGS);
     let late = follow(&shop.node().await, &shop.outbox()).await;
     assert_eq!(late.cleared(), 0);
 }

@@ -72,6 +72,7 @@ impl Watch {
     }
 
     /// The tags that every change invalidates, if there are no others: nobody can list those of rows that are gone.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(super) fn always(&self) -> Option<Vec<&str>> {
         self.tags
             .iter()
@@ -100,6 +101,7 @@ impl Name {
     }
 
     /// Another name beside it.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(super) fn beside(&self, name: String) -> Self {
         Name { schema: self.schema.clone(), name }
     }
