@@ -256,6 +256,8 @@ async fn a_killed_connection_and_a_restarted_server_are_caught_up_with() {
         eventually("the invalidation", async || there(&cache, &["product:1"]).await.is_empty())
             .await;
         assert_eq!(there(&cache, &["product:2", "other"]).await, ["product:2", "other"]);
+        // Until it is done with it: what is half done is done again.
+        caught_up(&following).await;
         fill(&cache, &TAGS).await;
     }
     shop.server.kill();
@@ -362,6 +364,36 @@ async fn nodes_that_share_a_store_share_what_they_have_come_to() {
     assert_eq!(there(&apart, &TAGS).await, TAGS);
     let late = follow(&shop.node().await, &shop.outbox()).await;
     assert_eq!(late.cleared(), 0);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_in_psql_reaches_what_nodes_keep_near_before_redis() {
+    let (shop, redis) = (Shop::open().await, larder_testkit::servers::RedisServer::start().await);
+    let node = async || {
+        let near = "tiered:memory://?ceiling=1h&heartbeat=200ms";
+        let limits = "response_timeout=60s&read_budget=60s&write_budget=60s";
+        let url = format!("{near}|{}/0?namespace=shop&{limits}", redis.url());
+        Cache::connect(&url).await.unwrap()
+    };
+    // One of them follows; the other one is told by the bus.
+    let (follows, hears) = (node().await, node().await);
+    let following = follow(&follows, &shop.outbox()).await;
+    for id in [1, 2] {
+        fill(&follows, &TAGS).await;
+        for tag in TAGS.iter().cycle().take(40) {
+            assert!(hears.strict().get::<String>(*tag).await.unwrap().is_some());
+        }
+        shop.psql(&format!("UPDATE product SET name = 'x' WHERE id = {id}")).await;
+        let tag = format!("product:{id}");
+        assert_eq!(invalidated(&follows, &following, &[&tag]).await, [&tag]);
+        eventually("the message", async || there(&hears, &[&tag]).await.is_empty()).await;
+        assert_eq!(there(&hears, &["product:3", "other"]).await, ["product:3", "other"]);
+    }
+    // A restart goes on from what Redis has kept.
+    following.stop().await;
+    let following = follow(&node().await, &shop.outbox()).await;
+    assert_eq!(following.cleared(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
