@@ -126,6 +126,12 @@ async fn every_kind_of_change_is_noted_and_nothing_that_is_rolled_back() {
         ("INSERT INTO product VALUES (3, 'Cup')", &["products", "product:3"][..]),
         ("UPDATE product SET id = 4 WHERE id = 3", &["products", "product:3"]),
         ("UPDATE product SET id = 3 WHERE id = 4", &["products", "product:3"]),
+        (
+            "INSERT INTO product VALUES (3, 'Cup') ON CONFLICT (id) DO UPDATE SET name = 'Mug'",
+            &["products", "product:3"],
+        ),
+        ("DELETE FROM product WHERE id = 3", &["products", "product:3"]),
+        ("COPY product FROM PROGRAM 'echo 3,Cup' (FORMAT csv)", &["products", "product:3"]),
         ("DELETE FROM product WHERE id = 3", &["products", "product:3"]),
         ("UPDATE product SET name = '' WHERE id = 99", &[]),
         ("BEGIN; DELETE FROM product; ROLLBACK", &[]),
@@ -150,6 +156,21 @@ async fn every_kind_of_change_is_noted_and_nothing_that_is_rolled_back() {
     shop.run("INSERT INTO product SELECT n, '' FROM generate_series(10, 10010) n").await;
     caught_up(&following).await;
     assert_eq!(following.cleared(), cleared + 1);
+    // What others' deletion takes along, and what goes past the table into one of its parts.
+    shop.run(
+        "CREATE TABLE shelf (id int PRIMARY KEY); \
+         CREATE TABLE item (id bigint, shelf int REFERENCES shelf ON DELETE CASCADE) PARTITION BY RANGE (id); \
+         CREATE TABLE low PARTITION OF item FOR VALUES FROM (0) TO (100); \
+         INSERT INTO shelf VALUES (1); INSERT INTO item VALUES (3, 1)",
+    )
+    .await;
+    let items = Watch::table("item").unwrap().tag_of("product:", "id").unwrap();
+    shop.bare().watch(items).unwrap().create().await.unwrap();
+    for sql in ["DELETE FROM shelf", "INSERT INTO low VALUES (3, NULL)"] {
+        fill(&cache, &TAGS).await;
+        shop.run(sql).await;
+        assert_eq!(invalidated(&cache, &following, &TAGS).await, ["product:3"], "{sql}");
+    }
     // Where all rows have the same tags, one can.
     shop.run("CREATE TABLE category (name text)").await;
     let categories = Watch::table("category").unwrap().tag("products").unwrap();
