@@ -23,8 +23,11 @@ pub struct Job {
     /// The table's title.
     pub name: &'static str,
     /// The first row is what the others are compared with.
-    pub rows: &'static [(&'static str, fn() -> Run)],
+    pub rows: &'static [Row],
 }
+
+/// What it is called, and what makes it ready.
+pub type Row = (&'static str, fn() -> Run);
 
 /// What one operation of the hot key computed, at most: 1 where callers share a computation.
 pub static MOST_COMPUTED: AtomicU64 = AtomicU64::new(0);

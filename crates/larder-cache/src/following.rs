@@ -131,8 +131,9 @@ struct Seen {
 }
 
 impl Following {
-    /// How old changes can be at most that are not invalidated yet. A few seconds with PostgreSQL, one with SQLite, even if
-    /// nothing changes; it grows while the database or the store cannot be asked. `None` until the beginning is made.
+    /// How old changes can be at most that are not invalidated yet. Up to some five seconds even if nothing changes, since
+    /// nobody asks the database before; it grows while the database or the store cannot be asked. `None` until the
+    /// beginning is made.
     pub fn lag(&self) -> Option<Duration> {
         self.shared.seen.borrow().at.map(|at| at.elapsed())
     }

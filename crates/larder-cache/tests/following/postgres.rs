@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_cache::Cache;
+use larder_cache::{Cache, Options};
 use larder_core::ErrorKind;
 use larder_memory::MemoryBackend;
 use larder_sql::outbox::Changed;
@@ -115,6 +115,65 @@ async fn a_transaction_that_began_first_and_commits_last_is_not_skipped() {
     let following = follow(&cache, &shop.outbox()).await;
     assert_eq!(invalidated(&cache, &following, &TAGS).await, ["products", "product:1"]);
     assert_eq!(following.cleared(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_that_overlap_leave_nothing_old() {
+    let mut shop = Shop::open().await;
+    shop.run("INSERT INTO product SELECT n, '0' FROM generate_series(3, 8) n").await;
+    let cache = Cache::memory();
+    let following = follow(&cache, &shop.outbox()).await;
+    let rounds: u32 = std::env::var("LARDER_RACES").map_or(150, |races| races.parse().unwrap());
+    let database = sqlx::PgPool::connect(&shop.server.url()).await.unwrap();
+    let read = async |id: i64| {
+        let database = database.clone();
+        let compute = move || async move {
+            let name = "SELECT name FROM product WHERE id = $1";
+            sqlx::query_scalar::<_, String>(name).bind(id).fetch_one(&database).await
+        };
+        let options = Options::ttl(Duration::from_secs(3600)).tag(format!("product:{id}"));
+        cache.get_or_compute(id, options, compute).await.unwrap().to_string()
+    };
+    // Each has two rows of its own, and commits when others are in the middle.
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let database = database.clone();
+            tokio::spawn(async move {
+                for round in 0..rounds {
+                    let mut transaction = database.begin().await.unwrap();
+                    let ids = [2 * writer + 1, 2 * writer + 2];
+                    for id in &ids[..rand::random_range(1..=2)] {
+                        let update = "UPDATE product SET name = $1 WHERE id = $2";
+                        let update = sqlx::query(update).bind(format!("{round}")).bind(*id);
+                        update.execute(&mut *transaction).await.unwrap();
+                        let pause = Duration::from_millis(rand::random_range(0..8));
+                        tokio::time::sleep(pause).await;
+                    }
+                    match rand::random_range(0..5) {
+                        0 => transaction.rollback().await.unwrap(),
+                        _ => transaction.commit().await.unwrap(),
+                    }
+                }
+            })
+        })
+        .collect();
+    while !writers.iter().all(|writer| writer.is_finished()) {
+        for id in 1..=8_i64 {
+            read(id).await;
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    caught_up(&following).await;
+    for id in 1..=8_i64 {
+        let name = "SELECT name FROM product WHERE id = $1";
+        let name: String =
+            sqlx::query_scalar(name).bind(id).fetch_one(&mut shop.database).await.unwrap();
+        assert_eq!(read(id).await, name, "product {id} after {rounds} rounds");
+    }
+    assert!(following.invalidated() > u64::from(rounds), "{following:?}");
+    assert_eq!(following.cleared(), 1, "at the beginning");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
