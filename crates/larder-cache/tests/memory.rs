@@ -36,6 +36,8 @@ fn cancelled_callers_on_distinct_keys_leave_memory_flat() {
     let info = allocation_counter::measure(|| runtime.block_on(cancelled(&cache, 5_000, count)));
     assert_eq!(cache.store().flights(), 0);
     assert!(info.count_total > count, "they have done something");
+    // Tables grow in steps, and another thread may free what this one has made: 80 KB after a million. A key alone that
+    // stays for each caller is more than this.
     let left = info.bytes_current;
-    assert!(left < 64 << 10, "{left} bytes are left of {count} callers");
+    assert!(left < 256 << 10, "{left} bytes are left of {count} callers");
 }

@@ -29,6 +29,8 @@ use crate::{Postgres, PostgresBackend};
 /// carries what some nodes tell each other, hundreds of messages a second; for thousands take Redis. No message
 /// waits for the disk.
 ///
+/// Whoever may connect to the database may send on it. That can make nodes forget what is near, never believe anything.
+///
 /// A payload has room for less than 8000 bytes. What is longer goes in parts, and what is longer than 1 MiB is told to
 /// every node as a gap.
 #[derive(Clone)]

@@ -98,8 +98,7 @@
 //! # Messages between nodes
 //!
 //! `PostgresBackend::bus` carries what nodes with a near store tell each other, by `LISTEN` and `NOTIFY`, so
-//! `tiered:memory://|postgres://…` needs nothing else. SQLite carries
-//! none: a near store before it lives by its ceiling.
+//! `tiered:memory://|postgres://…` needs nothing else. SQLite carries none: a near store before it lives by its ceiling.
 //!
 //! # What lies in the table
 //!
