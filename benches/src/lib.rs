@@ -7,6 +7,7 @@
 //! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`served`] whole
 //!   requests through hyper.
 //! * [`backends`] has the stores beside their bare clients, over real servers.
+//! * `peers`, a workspace of its own, has other caches that would be too much to build with the project.
 //! * [`measure`] runs them. Allocations are counted in a program of their own (`src/bin/allocations.rs`), so that the
 //!   counting allocator weighs on neither times nor instructions.
 //! * `tests/budget.rs` fails when a hit allocates more than it may.

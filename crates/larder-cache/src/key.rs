@@ -31,6 +31,8 @@ pub(crate) const DATA: &str = "d";
 pub(crate) const VERSIONS: &str = "dv";
 pub(crate) const FRAGMENTS: &str = "f";
 pub(crate) const LOCKS: &str = "l";
+#[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(dead_code))]
+pub(crate) const ENGINE: &str = "c";
 
 /// A key that the store told, part by part; see [`Cache::keys`](crate::Cache::keys). It can be used like any other.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

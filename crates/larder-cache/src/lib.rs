@@ -43,6 +43,8 @@ mod failover;
 mod failure;
 mod fill;
 mod flight;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod following;
 mod fragment;
 mod here;
 mod invalidating;
@@ -74,6 +76,8 @@ pub use computed::Computed;
 pub use failover::{Failover, FailoverBuilder};
 pub use failure::Failure;
 pub use flight::{Joined, Landed, Passenger, Pilot};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use following::Following;
 pub use fragment::{Fragment, Rendering};
 pub use invalidating::KeyPage;
 pub use key::{CacheKey, KeyName};

@@ -24,7 +24,9 @@ async fn sqlite_and_postgres_are_named_by_their_urls() {
     expect_it_works(&format!("tiered:memory://?ceiling=1s|{sqlite}")).await;
     let server = PostgresServer::start().await;
     let limits = "create=true&response_timeout=60s&connect_timeout=60s";
-    expect_it_works(&format!("{}?{patient}&{limits}", server.url())).await;
+    let postgres = format!("{}?{patient}&{limits}", server.url());
+    expect_it_works(&postgres).await;
+    expect_it_works(&format!("tiered:memory://?heartbeat=200ms|{postgres}")).await;
     let _ = std::fs::remove_dir_all(&directory);
 }
 

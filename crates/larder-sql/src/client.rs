@@ -94,6 +94,12 @@ impl<D: Database> Pool<D> {
         }
     }
 
+    /// How it connects, and how long that may take.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+    pub(crate) fn connecting(&self) -> (&D::Options, Duration) {
+        (&self.options, self.connect_timeout)
+    }
+
     /// One statement. `again`: whether it may be sent a second time when nobody knows whether it was carried out.
     pub(crate) async fn fetch(
         self: &Arc<Self>,
@@ -187,10 +193,7 @@ impl<D: Database> Pool<D> {
                 return Ok(connection);
             }
             Ok(Err(error)) => Failure::connecting::<D>(&error),
-            Err(_) => {
-                let words = "no connection within the time limit (connect_timeout); check host and port in the URL";
-                Failure::before(Error::new(ErrorKind::Unavailable, words).with_backend(D::NAME))
-            }
+            Err(_) => Failure::unreachable::<D>(),
         };
         let mut outage = self.outage.lock();
         log::outage(D::NAME, outage.failures == 0, &failure.error);
@@ -207,7 +210,7 @@ pub(crate) fn wall(clock: &Clock) -> i64 {
 }
 
 // Grows to a second, and by chance, so that nodes do not come all at once.
-fn pause(failures: u32) -> Duration {
+pub(crate) fn pause(failures: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE);
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }

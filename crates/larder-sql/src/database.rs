@@ -9,11 +9,12 @@ use bytes::Bytes;
 use larder_core::{Error, Result};
 
 use crate::failure::Cause;
+use crate::outbox::Source;
 use crate::statements::Words;
 
 /// A database that a [`SqlBackend`](crate::SqlBackend) can lie in: [`Sqlite`](crate::Sqlite) or
 /// [`Postgres`](crate::Postgres). Nobody else implements it.
-pub trait Database: Dialect {}
+pub trait Database: Dialect + Source {}
 
 /// The part of it that only this crate knows.
 pub trait Dialect: Clone + fmt::Debug + Send + Sync + Sized + 'static {

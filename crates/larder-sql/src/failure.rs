@@ -6,7 +6,7 @@ use crate::database::Dialect;
 
 /// Why a statement brought no answer.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     pub(crate) error: Error,
     /// It was handed to the database, which may have carried it out.
     pub(crate) sent: bool,
@@ -95,6 +95,19 @@ impl Failure {
             _ => failure.error,
         };
         Failure { error, sent: false, ..failure }
+    }
+
+    /// For a connection that does not come about.
+    pub(crate) fn unreachable<D: Dialect>() -> Self {
+        let words =
+            "no connection within the time limit (connect_timeout); check host and port in the URL";
+        Failure::before(Error::new(ErrorKind::Unavailable, words).with_backend(D::NAME))
+    }
+
+    /// For a connection that was closed from the other side.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+    pub(crate) fn lost<D: Dialect>() -> Self {
+        Failure::of::<D>(&sqlx::Error::WorkerCrashed)
     }
 
     pub(crate) fn late<D: Dialect>(sent: bool) -> Self {

@@ -90,6 +90,16 @@
 //!
 //! [`SqlBackend::acquire`] gives a connection of the backend's own, for whatever else is to be asked.
 //!
+//! # Changes that nobody announces
+//!
+//! An [`Outbox`] has the database itself note what was changed in its tables, by whomever, `psql` included; a cache
+//! [follows](outbox) it and invalidates the tags, what it missed while no node was running included.
+//!
+//! # Messages between nodes
+//!
+//! `PostgresBackend::bus` carries what nodes with a near store tell each other, by `LISTEN` and `NOTIFY`, so
+//! `tiered:memory://|postgres://…` needs nothing else. SQLite carries none: a near store before it lives by its ceiling.
+//!
 //! # What lies in the table
 //!
 //! | column | what |
@@ -148,7 +158,6 @@
 //! * PostgreSQL 12 or later is needed. Behind a pooler that keeps no session (pgbouncer's `transaction` mode) prepared
 //!   statements and session settings do not work.
 //! * SQLite files lie on a local disk: on NFS, locks do not keep what is promised here.
-//! * PostgreSQL's `LISTEN` carries no bus yet: a near store before it lives by its ceiling.
 //!
 //! # Cancel safety
 //!
@@ -167,16 +176,21 @@
     allow(dead_code, unused_imports, unused_macros)
 )]
 
+#[cfg(feature = "postgres")]
+mod bus;
 mod client;
 mod config;
 mod counting;
 mod database;
 mod failure;
 mod filling;
+#[cfg(feature = "postgres")]
+mod listen;
 mod log;
 mod marks;
 mod naming;
 mod order;
+pub mod outbox;
 mod paging;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -188,8 +202,11 @@ mod store;
 mod sweep;
 mod writing;
 
+#[cfg(feature = "postgres")]
+pub use bus::PostgresBus;
 pub use config::Builder;
 pub use database::Database;
+pub use outbox::{Outbox, Watch};
 #[cfg(feature = "postgres")]
 pub use postgres::Postgres;
 #[cfg(feature = "sqlite")]
@@ -203,3 +220,11 @@ pub type SqliteBackend = SqlBackend<Sqlite>;
 /// Entries on a PostgreSQL server.
 #[cfg(feature = "postgres")]
 pub type PostgresBackend = SqlBackend<Postgres>;
+
+/// What changed in a SQLite file.
+#[cfg(feature = "sqlite")]
+pub type SqliteOutbox = Outbox<Sqlite>;
+
+/// What changed in a PostgreSQL database.
+#[cfg(feature = "postgres")]
+pub type PostgresOutbox = Outbox<Postgres>;

@@ -62,6 +62,33 @@ impl Default for PostgresOptions {
     }
 }
 
+impl PostgresOptions {
+    pub(crate) fn connect(&self, limit: Duration) -> PgConnectOptions {
+        let mut connect = PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .username(&self.username)
+            .password(self.password.as_deref().unwrap_or_default())
+            .database(self.database.as_deref().unwrap_or(&self.username))
+            .ssl_mode(self.sslmode)
+            .application_name("larder")
+            .options([
+                ("statement_timeout", limit_of(self.statement_timeout)),
+                ("idle_in_transaction_session_timeout", limit_of(self.statement_timeout + limit)),
+                ("default_transaction_isolation", "read committed".into()),
+                ("synchronous_commit", if self.synchronous_commit { "on" } else { "off" }.into()),
+            ])
+            .disable_statement_logging();
+        if let Some(socket) = &self.socket {
+            connect = connect.socket(socket);
+        }
+        if let Some(path) = &self.sslrootcert {
+            connect = connect.ssl_root_cert(path);
+        }
+        connect
+    }
+}
+
 impl Builder<Postgres> {
     /// The user and the password. For credentials that do not stand in the URL.
     pub fn credentials(mut self, username: &str, password: &str) -> Self {
@@ -148,34 +175,7 @@ impl Dialect for Postgres {
     }
 
     async fn open(options: &PostgresOptions, limit: Duration) -> Result<PgConnection, sqlx::Error> {
-        let mut connect = PgConnectOptions::new_without_pgpass()
-            .host(&options.host)
-            .port(options.port)
-            .username(&options.username)
-            .password(options.password.as_deref().unwrap_or_default())
-            .database(options.database.as_deref().unwrap_or(&options.username))
-            .ssl_mode(options.sslmode)
-            .application_name("larder")
-            .options([
-                ("statement_timeout", limit_of(options.statement_timeout)),
-                (
-                    "idle_in_transaction_session_timeout",
-                    limit_of(options.statement_timeout + limit),
-                ),
-                ("default_transaction_isolation", "read committed".into()),
-                (
-                    "synchronous_commit",
-                    if options.synchronous_commit { "on" } else { "off" }.into(),
-                ),
-            ])
-            .disable_statement_logging();
-        if let Some(socket) = &options.socket {
-            connect = connect.socket(socket);
-        }
-        if let Some(path) = &options.sslrootcert {
-            connect = connect.ssl_root_cert(path);
-        }
-        PgConnection::connect_with(&connect).await
+        PgConnection::connect_with(&options.connect(limit)).await
     }
 
     async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

@@ -45,6 +45,17 @@ impl Default for SqliteOptions {
     }
 }
 
+impl SqliteOptions {
+    /// To a file that is there, and stays as it is.
+    pub(crate) fn connect(&self) -> SqliteConnectOptions {
+        let path = self.path.as_deref().unwrap_or_else(|| std::path::Path::new(""));
+        SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(self.busy_timeout)
+            .disable_statement_logging()
+    }
+}
+
 impl Builder<Sqlite> {
     /// The file. It is made if it is missing, its directory is not. Beside it lie `…-wal` and `…-shm`.
     pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
@@ -125,15 +136,12 @@ impl Dialect for Sqlite {
     }
 
     async fn open(options: &SqliteOptions, _: Duration) -> Result<SqliteConnection, sqlx::Error> {
-        let path = options.path.as_deref().unwrap_or_else(|| std::path::Path::new(""));
-        let connect = SqliteConnectOptions::new()
-            .filename(path)
+        let connect = options
+            .connect()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(options.synchronous)
-            .busy_timeout(options.busy_timeout)
-            .foreign_keys(false)
-            .disable_statement_logging();
+            .foreign_keys(false);
         SqliteConnection::connect_with(&connect).await
     }
 

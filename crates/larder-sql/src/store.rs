@@ -193,7 +193,11 @@ impl<D: Database> SqlBackend<D> {
 
     // One operation, in a task of its own: a caller that goes away interrupts no statement, so connections are always
     // given back whole.
-    async fn step<T, F>(&self, keys: Keys, step: impl FnOnce(Arc<Inner<D>>) -> F) -> Result<T>
+    pub(crate) async fn step<T, F>(
+        &self,
+        keys: Keys,
+        step: impl FnOnce(Arc<Inner<D>>) -> F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,

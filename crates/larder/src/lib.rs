@@ -47,8 +47,8 @@
 //! | `axum` | no | keys by the client's URL inside nested routers; sessions as extractors |
 //! | `askama`, `minijinja` | no | fragments in templates as they are |
 //! | `file` | no | a directory as the store |
-//! | `sqlite` | no | a SQLite file as the store |
-//! | `postgres` | no | a table on a PostgreSQL server as the store |
+//! | `sqlite` | no | a SQLite file as the store; caches that follow what is changed in one |
+//! | `postgres` | no | a table on a PostgreSQL server as the store; caches that follow what is changed in one |
 //! | `json`, `postcard` | no | values as JSON or postcard, where asked for |
 //! | `toml` | no | named caches from a TOML file |
 //! | `zstd`, `lz4` | no | values compressed, where asked for |
@@ -94,10 +94,15 @@ pub use larder_memory::MemoryBackend;
 pub use larder_redis::{RedisBackend, RedisBus};
 
 #[cfg(feature = "sqlite")]
-pub use larder_sql::SqliteBackend;
+pub use larder_sql::{SqliteBackend, SqliteOutbox};
 
 #[cfg(feature = "postgres")]
-pub use larder_sql::PostgresBackend;
+pub use larder_sql::{PostgresBackend, PostgresBus, PostgresOutbox};
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use larder_cache::Following;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use larder_sql::{Watch, outbox};
 
 /// The README, so that its programs are compiled and run with the tests.
 #[cfg(all(doctest, feature = "http", feature = "memory", feature = "session", feature = "axum"))]

@@ -69,7 +69,7 @@ impl Risk {
                 "each process has a memory of its own, and none sees what another one changes; keep it in a server, a file or a database, with tiered:memory:// before it where speed matters"
             }
             Risk::NearWithoutBus => {
-                "the store behind the memory carries no messages, so other nodes read what is outdated for up to the ceiling; use redis:// there, or keep the ceiling short"
+                "the store behind the memory carries no messages, so other nodes read what is outdated for up to the ceiling; use redis:// or postgres:// there, or keep the ceiling short"
             }
             Risk::SlowToFail => {
                 "a time budget of more than 2s makes every request wait for a store that is down; the defaults are 100ms for reading and 250ms for writing"

@@ -1,6 +1,9 @@
 //! One store from its URL.
 
-use larder_core::{Error, ErrorKind, Namespace, Result, parse};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_core::{Bus, Error, ErrorKind, Heard, Namespace, Result, parse};
 use url::Url;
 
 use super::{Opened, wrong};
@@ -113,16 +116,12 @@ fn memory(_: &Url) -> Result<Opened> {
     lacks("memory", "memory")
 }
 
-/// What carries messages between the nodes.
-#[cfg(feature = "redis")]
-pub(super) type AnyBus = larder_redis::RedisBus;
-
 #[cfg(feature = "redis")]
 async fn redis(url: &str) -> Result<Opened> {
     let builder = larder_redis::RedisBackend::builder().url(url)?;
     let namespace = named(builder.namespace(), "redis", "server")?;
     let backend = builder.connect().await?;
-    let bus = Some(backend.bus(&namespace));
+    let bus = Some(AnyBus::Redis(backend.bus(&namespace)));
     Ok(Opened { bus, ..Opened::shared(AnyBackend::new(backend), namespace) })
 }
 
@@ -171,7 +170,9 @@ async fn sqlite(_: &str) -> Result<Opened> {
 async fn postgres(url: &str) -> Result<Opened> {
     let builder = larder_sql::PostgresBackend::builder().url(url)?;
     let namespace = named(builder.namespace(), "postgres", "table")?;
-    Ok(Opened::shared(AnyBackend::new(builder.connect().await?), namespace))
+    let backend = builder.connect().await?;
+    let bus = Some(AnyBus::Postgres(backend.bus(&namespace)));
+    Ok(Opened { bus, ..Opened::shared(AnyBackend::new(backend), namespace) })
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -179,17 +180,34 @@ async fn postgres(_: &str) -> Result<Opened> {
     lacks("postgres", "postgres")
 }
 
-/// No store of this build carries any.
-#[cfg(not(feature = "redis"))]
-pub(super) enum AnyBus {}
+/// What carries messages between the nodes.
+pub(super) enum AnyBus {
+    #[cfg(feature = "redis")]
+    Redis(larder_redis::RedisBus),
+    #[cfg(feature = "postgres")]
+    Postgres(larder_sql::PostgresBus),
+}
 
-#[cfg(not(feature = "redis"))]
-impl larder_core::Bus for AnyBus {
-    async fn publish(&self, _: bytes::Bytes) -> Result<()> {
-        match *self {}
+impl Bus for AnyBus {
+    async fn publish(&self, message: Bytes) -> Result<()> {
+        match self {
+            #[cfg(feature = "redis")]
+            AnyBus::Redis(bus) => bus.publish(message).await,
+            #[cfg(feature = "postgres")]
+            AnyBus::Postgres(bus) => bus.publish(message).await,
+            #[cfg(not(any(feature = "redis", feature = "postgres")))]
+            _ => unreachable!("no store of this build carries messages: {message:?}"),
+        }
     }
 
-    async fn listen(&self, _: std::time::Duration, _: impl FnMut(larder_core::Heard) + Send) {
-        match *self {}
+    async fn listen(&self, silence: Duration, hear: impl FnMut(Heard) + Send) {
+        match self {
+            #[cfg(feature = "redis")]
+            AnyBus::Redis(bus) => bus.listen(silence, hear).await,
+            #[cfg(feature = "postgres")]
+            AnyBus::Postgres(bus) => bus.listen(silence, hear).await,
+            #[cfg(not(any(feature = "redis", feature = "postgres")))]
+            _ => drop((silence, hear)),
+        }
     }
 }
