@@ -70,11 +70,11 @@ pub fn main() {
             let (bare, url) = match name.split(' ').next() {
                 Some("memory") => (Bare::moka(), "memory://?max_bytes=64MiB".to_owned()),
                 Some("redis") => {
-                    let url = format!("{}/0?namespace=bench", redis.url());
+                    let url = format!("{}/0?namespace=bench&response_timeout=60s", redis.url());
                     (Bare::redis(&format!("{}/1", redis.url())).await, url)
                 }
                 Some("memcached") => {
-                    let url = format!("{}?namespace=bench", memcached.url());
+                    let url = format!("{}?namespace=bench&response_timeout=60s", memcached.url());
                     (Bare::memcached(&memcached.address()).await, url)
                 }
                 Some("sqlite") => {
