@@ -5,14 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-use larder_cache::{Cache, Store};
+use larder_cache::{Cache, Passes, Store};
 use larder_core::{Key, Tag};
 use larder_http_rules::authority::Scheme;
 use larder_http_rules::{Policy, RouteRule};
 use tower_layer::Layer;
 
 use super::key;
-use super::passes::Passes;
 use super::service::Cached;
 use super::variants::{Computed, List};
 use crate::RequestHead;

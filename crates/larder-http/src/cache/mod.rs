@@ -126,7 +126,6 @@ mod key;
 mod layer;
 mod look;
 mod miss;
-mod passes;
 mod plan;
 mod post;
 mod reading;

@@ -1,0 +1,6 @@
+//! Cached gRPC calls over real HTTP/2, with Tonic on both sides.
+
+mod fills;
+mod keys;
+mod statuses;
+mod support;
