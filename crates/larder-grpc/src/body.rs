@@ -183,7 +183,9 @@ pin_project! {
 
 impl<B: Body> ResponseBody<B> {
     pub(crate) fn stored(call: Arc<Call>) -> Self {
-        ResponseBody { kind: Kind::Stored { message: Some(call.message.clone()), call: Some(call) } }
+        ResponseBody {
+            kind: Kind::Stored { message: Some(call.message.clone()), call: Some(call) },
+        }
     }
 
     pub(crate) fn passed(body: B) -> Self {

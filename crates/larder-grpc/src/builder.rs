@@ -255,11 +255,11 @@ impl GrpcCacheBuilder {
             crate::descriptor::check(pool, &self.reads, &self.writes)?;
             let known: Vec<String> = self.reads.iter().map(|read| read.method.clone()).collect();
             let declared = crate::descriptor::without_side_effects(pool);
-            self.reads.extend(
-                declared.filter(|method| !known.contains(method)).map(Read::new),
-            );
+            self.reads.extend(declared.filter(|method| !known.contains(method)).map(Read::new));
         } else if self.canonical {
-            return Err(wrong("canonical() needs a descriptor_set that says how messages are read"));
+            return Err(wrong(
+                "canonical() needs a descriptor_set that says how messages are read",
+            ));
         }
         if self.reads.is_empty() && self.chosen.is_none() && self.writes.is_empty() {
             return Err(wrong(
@@ -327,16 +327,21 @@ impl GrpcCacheBuilder {
         let mut keyed = [&self.metadata[..], &read.metadata].concat();
         keyed.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         keyed.dedup();
-        let mut credentials = CredentialRule::default();
-        credentials.partitioned = self.partition.is_some();
-        credentials.covered_headers = keyed.clone();
+        let credentials = CredentialRule {
+            partitioned: self.partition.is_some(),
+            covered_headers: keyed.clone(),
+            ..CredentialRule::default()
+        };
         let window = |own: Option<Duration>, all| own.unwrap_or(all);
         Ok(Rule {
             ttl: read.ttl.or(self.ttl),
             tags: tags(&read.method, self.tags.iter().chain(&read.tags))?,
             keyed,
             credentials,
-            stale_while_revalidate: window(read.stale_while_revalidate, self.stale_while_revalidate),
+            stale_while_revalidate: window(
+                read.stale_while_revalidate,
+                self.stale_while_revalidate,
+            ),
             stale_on_unavailable: window(read.stale_on_unavailable, self.stale_on_unavailable),
             #[cfg(feature = "descriptor")]
             input: None,
@@ -346,7 +351,8 @@ impl GrpcCacheBuilder {
 
 fn tags<'a>(method: &str, names: impl IntoIterator<Item = &'a String>) -> Result<Vec<Tag>> {
     let tag = |name: &'a String| {
-        Tag::new(name).map_err(|error| wrong(format!("a tag of {method:?} cannot be used: {error}")))
+        Tag::new(name)
+            .map_err(|error| wrong(format!("a tag of {method:?} cannot be used: {error}")))
     };
     names.into_iter().map(tag).collect()
 }

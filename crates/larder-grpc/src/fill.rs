@@ -44,7 +44,7 @@ pub(crate) struct Fill {
 
 /// What the caller that began a fill gets.
 pub(crate) enum Filled<S, ResB: Body, E> {
-    Response(Response<ResponseBody<ResB>>),
+    Response(Box<Response<ResponseBody<ResB>>>),
     Failed(E),
     Panicked(Panic),
     /// Somebody else stored an answer in the meantime: look again.
@@ -56,7 +56,7 @@ pub(crate) enum Landing {
     /// An answer that was storable, complete at that moment.
     Stored(Arc<Call>, Moment),
     /// A failure, which is not stored.
-    Failure(Failure),
+    Failure(Box<Failure>),
     /// An answer that is its own caller's only.
     Own(Reason),
     /// Nothing was filled: look again.
@@ -92,6 +92,16 @@ enum Permit {
     Never,
     /// Nothing: the store cannot be asked.
     Outage,
+}
+
+/// An answer that is to be stored.
+struct Made {
+    call: Arc<Call>,
+    tags: Vec<Tag>,
+    /// The answer brought tags that the method does not have.
+    own_tags: bool,
+    /// When its head came.
+    head_at: Moment,
 }
 
 /// An answer was stored between the look and the fill.
@@ -225,32 +235,27 @@ impl Fill {
         let gathered = tokio::time::timeout_at(deadline, reading).await;
         let (reason, end) = match gathered {
             Ok(Ok(Gathered::Message(message, Some(trailers)))) => {
-                let planned = self.planned(&head, &trailers, &read);
-                let code = status::code(&trailers);
-                return match planned {
+                match self.planned(&head, &trailers, &read) {
                     Ok(plan) => {
-                        let call = Call::new(head.headers, message, trailers, plan.terms);
-                        let call = (Arc::new(call), plan.tags, plan.own_tags);
-                        self.store(pilot, call, head_at, built_at, permit, sender).await
+                        let call = Arc::new(Call::new(head.headers, message, trailers, plan.terms));
+                        let made = Made { call, tags: plan.tags, own_tags: plan.own_tags, head_at };
+                        self.store(pilot, made, built_at, permit, sender).await;
                     }
                     Err(reason) => {
-                        let (message, trailers) = (Some(message), Some(trailers));
-                        self.whole(pilot, head, message, trailers, code, reason, permit, sender)
-                            .await
+                        let whole = (head, Some(message), Some(trailers));
+                        self.whole(pilot, whole, reason, permit, sender).await;
                     }
-                };
+                }
+                return;
             }
             Ok(Ok(Gathered::Ended(trailers))) if gather.is_empty() => {
-                let in_head = status::code(&head.headers);
-                let code = in_head.or_else(|| trailers.as_ref().and_then(status::code));
-                let reason = match code {
+                let reason = match told_code(&head, trailers.as_ref()) {
                     None => Reason::NoTrailers,
                     Some(status::OK) => Reason::TrailersOnly,
                     Some(_) => Reason::Status,
                 };
-                return self
-                    .whole(pilot, head, None, trailers, code, reason, permit, sender)
-                    .await;
+                self.whole(pilot, (head, None, trailers), reason, permit, sender).await;
+                return;
             }
             Ok(Ok(Gathered::Message(_, None))) => (Reason::NoTrailers, End::Trailers(None)),
             Ok(Ok(Gathered::Ended(trailers))) => (Reason::Truncated, End::Trailers(trailers)),
@@ -285,18 +290,15 @@ impl Fill {
     }
 
     // A whole answer that is not to be stored.
-    #[allow(clippy::too_many_arguments)]
     async fn whole<S, ResB: Body, E>(
         mut self,
         pilot: Pilot,
-        head: Parts,
-        message: Option<Bytes>,
-        trailers: Option<HeaderMap>,
-        code: Option<u32>,
+        (head, message, trailers): (Parts, Option<Bytes>, Option<HeaderMap>),
         reason: Reason,
         permit: Permit,
         sender: Sender<S, ResB, E>,
     ) {
+        let code = told_code(&head, trailers.as_ref());
         if code == Some(status::UNAVAILABLE)
             && let Some(stale) = self.stale()
         {
@@ -312,7 +314,7 @@ impl Fill {
                 message: message.clone(),
                 trailers: trailers.clone(),
             };
-            land(pilot, Landing::Failure(failure), true);
+            land(pilot, Landing::Failure(Box::new(failure)), true);
             self.release(permit).await;
         } else {
             if !failed {
@@ -328,8 +330,7 @@ impl Fill {
     async fn store<S, ResB: Body, E>(
         self,
         pilot: Pilot,
-        (call, tags, own_tags): (Arc<Call>, Vec<Tag>, bool),
-        head_at: Moment,
+        Made { call, tags, own_tags, head_at }: Made,
         built_at: Sequence,
         permit: Permit,
         sender: Sender<S, ResB, E>,
@@ -353,7 +354,11 @@ impl Fill {
             // What was refused was invalidated meanwhile. Invalidating a tag that only the answer knew does not detach
             // the flight, so somebody may wait who came after that; the store tells them whether it still holds.
             let stored = matches!(outcome, Ok(Outcome::Stored));
-            let shared = !matches!(outcome, Ok(Outcome::Refused)) && !(stored && own_tags);
+            let shared = match outcome {
+                Ok(Outcome::Stored) => !own_tags,
+                Ok(Outcome::Refused) => false,
+                Err(_) => true,
+            };
             land(pilot, Landing::Stored(call, head_at), shared);
             stored
         };
@@ -487,7 +492,7 @@ impl Fill {
         sender: Sender<S, ResB, E>,
     ) {
         self.told.forwarded(&mut response, stored);
-        let _ = sender.send(Filled::Response(response));
+        let _ = sender.send(Filled::Response(Box::new(response)));
     }
 
     fn now(&self) -> Moment {
@@ -495,7 +500,11 @@ impl Fill {
     }
 }
 
+// The status, in the head of an answer that has nothing else, or where it belongs.
+fn told_code(head: &Parts, trailers: Option<&HeaderMap>) -> Option<u32> {
+    status::code(&head.headers).or_else(|| trailers.and_then(status::code))
+}
+
 fn land(pilot: Pilot, landing: Landing, shared: bool) {
     pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
 }
-

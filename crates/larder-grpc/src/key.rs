@@ -55,11 +55,8 @@ pub(crate) fn write(
         key.push_optional(None::<&str>);
     }
     if let Some(identify) = &config.partition {
-        let head = CallHead {
-            method: parts.uri.path(),
-            metadata: headers,
-            extensions: &parts.extensions,
-        };
+        let head =
+            CallHead { method: parts.uri.path(), metadata: headers, extensions: &parts.extensions };
         key.push("partition");
         key.push_optional(identify(head));
     }

@@ -24,6 +24,8 @@ mod verdict;
 mod wire;
 mod writes;
 
+#[cfg(feature = "tonic")]
+pub use crate::tonic::{TonicBodies, TonicBodyLayer};
 pub use body::{RequestBody, ResponseBody};
 pub use builder::GrpcCacheBuilder;
 pub use future::ResponseFuture;
@@ -32,5 +34,3 @@ pub use layer::{CallHead, GrpcCacheLayer};
 pub use mark::Caching;
 pub use methods::{Read, Write};
 pub use service::Cached;
-#[cfg(feature = "tonic")]
-pub use crate::tonic::{TonicBodies, TonicBodyLayer};

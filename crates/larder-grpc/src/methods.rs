@@ -141,7 +141,19 @@ mod tests {
         for good in ["/catalog.Catalog/Get", "/Catalog/Get", "/a.b_2.C/D_3"] {
             super::check(good).unwrap();
         }
-        for bad in ["", "/", "Get", "catalog.Catalog/Get", "/catalog.Catalog", "//Get", "/a.B/", "/a.B/C/D", "/a B/C", "/a.B/C.D", "/a.B/C?"] {
+        for bad in [
+            "",
+            "/",
+            "Get",
+            "catalog.Catalog/Get",
+            "/catalog.Catalog",
+            "//Get",
+            "/a.B/",
+            "/a.B/C/D",
+            "/a B/C",
+            "/a.B/C.D",
+            "/a.B/C?",
+        ] {
             let words = super::check(bad).unwrap_err().to_string();
             assert!(words.contains("/package.Service/Method"), "{bad:?}: {words}");
         }

@@ -145,7 +145,7 @@ impl<S> Missed<S> {
                     // In a task of its own: a caller that goes away harms nobody.
                     tokio::spawn(fill.run(pilot, inner, request, sender).in_current_span());
                     match receiver.await {
-                        Ok(Filled::Response(response)) => return Ok(response),
+                        Ok(Filled::Response(response)) => return Ok(*response),
                         Ok(Filled::Failed(error)) => return Err(error),
                         Ok(Filled::Panicked(panic)) => std::panic::resume_unwind(panic),
                         Ok(Filled::Again(again)) => {
@@ -291,7 +291,12 @@ impl Shared {
         Request::from_parts(parts, RequestBody::message(asked.message.clone()))
     }
 
-    async fn see<B: Body>(&self, key: &Key, known: Option<Option<Entry>>, asked: &Asked) -> Seen<B> {
+    async fn see<B: Body>(
+        &self,
+        key: &Key,
+        known: Option<Option<Entry>>,
+        asked: &Asked,
+    ) -> Seen<B> {
         let miss = |reason, there| Seen::Miss(Forward::UriMiss, reason, there);
         let entry = match known {
             Some(None) => return miss(Reason::Miss, There::Nothing),

@@ -172,7 +172,7 @@ fn terms(
 // What cannot be read is as old as can be.
 fn age(headers: &HeaderMap) -> Duration {
     let age = |value: &http::HeaderValue| value.to_str().ok()?.parse().ok();
-    headers.get(AGE).map_or(Duration::ZERO, |value| {
-        age(value).map_or(Duration::MAX, Duration::from_secs)
-    })
+    headers
+        .get(AGE)
+        .map_or(Duration::ZERO, |value| age(value).map_or(Duration::MAX, Duration::from_secs))
 }

@@ -107,7 +107,8 @@ mod tests {
         assert_eq!(kind("application/grpc").as_deref(), Some(""));
         assert_eq!(kind("application/grpc+proto").as_deref(), Some(""));
         assert_eq!(kind("application/grpc+json").as_deref(), Some("+json"));
-        for other in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""] {
+        for other in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""]
+        {
             assert_eq!(kind(other), None, "{other:?}");
         }
     }
@@ -123,6 +124,9 @@ mod tests {
         }
         let told = timeout_value(Duration::from_secs(30));
         assert_eq!(limit(told.to_str().unwrap()), Some(Duration::from_secs(30)));
-        assert_eq!(limit(timeout_value(Duration::MAX).to_str().unwrap()).unwrap().as_secs(), 99_999);
+        assert_eq!(
+            limit(timeout_value(Duration::MAX).to_str().unwrap()).unwrap().as_secs(),
+            99_999
+        );
     }
 }

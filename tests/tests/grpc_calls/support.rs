@@ -235,18 +235,18 @@ pub(crate) struct Got {
     pub(crate) headers: HeaderMap,
     pub(crate) data: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
-    /// How the body failed.
-    pub(crate) error: Option<Status>,
+    /// The body failed.
+    pub(crate) broken: bool,
 }
 
 impl Got {
     pub(crate) async fn read(response: Response<Body>) -> Got {
         let (head, mut body) = response.into_parts();
-        let (mut data, mut trailers, mut error) = (Vec::new(), None, None);
+        let (mut data, mut trailers, mut broken) = (Vec::new(), None, false);
         while let Some(frame) = body.frame().await {
             match frame {
-                Err(status) => {
-                    error = Some(status);
+                Err(_) => {
+                    broken = true;
                     break;
                 }
                 Ok(frame) => match frame.into_data() {
@@ -255,7 +255,7 @@ impl Got {
                 },
             }
         }
-        Got { headers: head.headers, data: data.into(), trailers, error }
+        Got { headers: head.headers, data: data.into(), trailers, broken }
     }
 
     /// The payload of the first message.
