@@ -59,20 +59,16 @@ impl<B: Body> Replay<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut left = match &self.end {
+        let frames = self.frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        let rest = match &self.end {
             End::Trailers(None) => SizeHint::with_exact(0),
             End::Trailers(Some(_)) | End::Failed(_) => SizeHint::new(),
             End::Rest(body) => body.size_hint(),
         };
-        let frames = self.frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
-        let upper = left.upper().map(|upper| upper.saturating_add(frames));
-        left = {
-            let mut longer = SizeHint::new();
-            longer.set_lower(left.lower().saturating_add(frames));
-            longer
-        };
-        if let Some(upper) = upper {
-            left.set_upper(upper);
+        let mut left = SizeHint::new();
+        left.set_lower(rest.lower().saturating_add(frames));
+        if let Some(upper) = rest.upper() {
+            left.set_upper(upper.saturating_add(frames));
         }
         left
     }
@@ -263,8 +259,12 @@ impl<B: Body> Body for ResponseBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
+            Kind::Stored { message: None, call: None } => SizeHint::with_exact(0),
             Kind::Stored { message, .. } => {
-                SizeHint::with_exact(message.as_ref().map_or(0, |message| message.len() as u64))
+                // Not exact: what translates trailers into a message of their own sends more.
+                let mut left = SizeHint::new();
+                left.set_lower(message.as_ref().map_or(0, |message| message.len() as u64));
+                left
             }
             Kind::Passed { body } | Kind::Writing { body, .. } => body.size_hint(),
             Kind::Replayed { replay } => replay.size_hint(),

@@ -366,3 +366,29 @@ impl fmt::Debug for GrpcCacheBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_fails_while_configuring_and_says_what_to_do() {
+        let builder = || GrpcCacheLayer::builder(&Cache::memory());
+        let words = |builder: GrpcCacheBuilder| {
+            let error = builder.build().unwrap_err();
+            assert_eq!(error.kind(), larder_core::ErrorKind::Configuration);
+            error.to_string()
+        };
+        assert!(words(builder()).contains("read(\"/package.Service/Method\")"));
+        assert!(words(builder().read("Get")).contains("full name"));
+        assert!(words(builder().write(Write::new("/Get"))).contains("full name"));
+        let twice = builder().reads(["/a.B/C", "/a.B/C"]);
+        assert!(words(twice).contains("declared twice"));
+        let both = builder().read("/a.B/C").write(Write::new("/a.B/C"));
+        assert!(words(both).contains("one of them"));
+        assert!(words(builder().read(Read::new("/a.B/C").tag(""))).contains("a tag of \"/a.B/C\""));
+        let long = Write::new("/a.B/C").drops("x".repeat(257));
+        assert!(words(builder().write(long)).contains("tag"));
+        let _ = builder().reads_if(|method| method.starts_with("/a.B/Get")).build().unwrap();
+    }
+}

@@ -150,3 +150,153 @@ fn put_long(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&(count as u64).to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_cache::Cache;
+    use prost_reflect::prost::Message;
+    use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+    use prost_reflect::prost_types::{
+        DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+        MessageOptions, MethodDescriptorProto, MethodOptions, ServiceDescriptorProto,
+    };
+
+    use super::*;
+    use crate::{GrpcCacheBuilder, GrpcCacheLayer};
+
+    fn field(name: &str, number: i32, label: Label, kind: Type) -> FieldDescriptorProto {
+        FieldDescriptorProto {
+            name: Some(name.into()),
+            number: Some(number),
+            label: Some(label.into()),
+            r#type: Some(kind.into()),
+            type_name: (kind == Type::Message).then(|| ".shop.Asked.NotesEntry".into()),
+            ..Default::default()
+        }
+    }
+
+    fn method(name: &str, level: IdempotencyLevel, streams: bool) -> MethodDescriptorProto {
+        MethodDescriptorProto {
+            name: Some(name.into()),
+            input_type: Some(".shop.Asked".into()),
+            output_type: Some(".shop.Asked".into()),
+            options: Some(MethodOptions {
+                idempotency_level: Some(level.into()),
+                ..Default::default()
+            }),
+            server_streaming: Some(streams),
+            ..Default::default()
+        }
+    }
+
+    /// `message Asked { uint32 id = 1; string name = 2; repeated int32 sizes = 3; map<string, string> notes = 4; }`
+    fn set() -> Vec<u8> {
+        let text = |name, number| field(name, number, Label::Optional, Type::String);
+        let entry = DescriptorProto {
+            name: Some("NotesEntry".into()),
+            field: vec![text("key", 1), text("value", 2)],
+            options: Some(MessageOptions { map_entry: Some(true), ..Default::default() }),
+            ..Default::default()
+        };
+        let asked = DescriptorProto {
+            name: Some("Asked".into()),
+            field: vec![
+                field("id", 1, Label::Optional, Type::Uint32),
+                text("name", 2),
+                field("sizes", 3, Label::Repeated, Type::Int32),
+                field("notes", 4, Label::Repeated, Type::Message),
+            ],
+            nested_type: vec![entry],
+            ..Default::default()
+        };
+        let service = ServiceDescriptorProto {
+            name: Some("Shop".into()),
+            method: vec![
+                method("Get", IdempotencyLevel::NoSideEffects, false),
+                method("Put", IdempotencyLevel::Idempotent, false),
+                method("Buy", IdempotencyLevel::IdempotencyUnknown, false),
+                method("Watch", IdempotencyLevel::NoSideEffects, true),
+            ],
+            ..Default::default()
+        };
+        let file = FileDescriptorProto {
+            name: Some("shop.proto".into()),
+            package: Some("shop".into()),
+            message_type: vec![asked],
+            service: vec![service],
+            syntax: Some("proto3".into()),
+            ..Default::default()
+        };
+        FileDescriptorSet { file: vec![file] }.encode_to_vec()
+    }
+
+    fn builder() -> GrpcCacheBuilder {
+        GrpcCacheLayer::builder(&Cache::memory()).descriptor_set(set())
+    }
+
+    fn reads(layer: &GrpcCacheLayer) -> Vec<&str> {
+        let mut names: Vec<&str> = layer.0.config.reads.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn b10_only_unary_methods_without_side_effects_are_taken_from_a_descriptor_set() {
+        assert_eq!(reads(&builder().build().unwrap()), ["/shop.Shop/Get"]);
+        let more = builder().read("/shop.Shop/Get").read("/shop.Shop/Buy").build().unwrap();
+        assert_eq!(reads(&more), ["/shop.Shop/Buy", "/shop.Shop/Get"]);
+    }
+
+    #[test]
+    fn what_contradicts_the_descriptor_set_fails_while_configuring() {
+        let words = |builder: GrpcCacheBuilder| builder.build().unwrap_err().to_string();
+        let unknown = words(builder().read("/shop.Shop/Gett"));
+        assert!(
+            unknown.contains("/shop.Shop/Gett is not in") && unknown.contains("/shop.Shop/Get,")
+        );
+        assert!(words(builder().read("/shop.Shop/Watch")).contains("streaming"));
+        assert!(words(builder().write(Write::new("/shop.Shop/Get"))).contains("NO_SIDE_EFFECTS"));
+        assert!(words(builder().write(Write::new("/shop.Shop/Sell"))).contains("is not in"));
+        assert!(words(builder().descriptor_set(b"\xff\xff".to_vec())).contains("cannot be read"));
+        let without = GrpcCacheLayer::builder(&Cache::memory()).read("/a.B/C").canonical();
+        assert!(words(without).contains("descriptor_set"));
+    }
+
+    fn same(a: &[u8], b: &[u8]) -> bool {
+        let pool = pool(&[set()]).unwrap().unwrap();
+        let asked = input(&pool, "/shop.Shop/Get").unwrap();
+        let (a, b) = (canonical(&asked, a), canonical(&asked, b));
+        assert!(a.is_some() && b.is_some());
+        a == b
+    }
+
+    #[test]
+    fn b11_messages_that_mean_the_same_are_the_same() {
+        // The order of fields, fields that are unknown, defaults that are written out, earlier values of a field.
+        let plain = b"\x08\x07\x12\x01a";
+        assert!(same(plain, b"\x12\x01a\x08\x07"));
+        assert!(same(plain, b"\x08\x07\x12\x01a\x7a\x01x"));
+        assert!(same(plain, b"\x08\x01\x08\x07\x12\x01a"));
+        assert!(same(b"", b"\x08\x00\x12\x00"));
+        // Packed or not, and maps in any order.
+        assert!(same(b"\x18\x01\x18\x02", b"\x1a\x02\x01\x02"));
+        let (one, two) = (b"\x22\x06\x0a\x01a\x12\x01x", b"\x22\x06\x0a\x01b\x12\x01y");
+        for _ in 0..20 {
+            assert!(same(&[&one[..], two].concat(), &[&two[..], one].concat()));
+        }
+        // And what differs is not.
+        assert!(!same(plain, b"\x08\x08\x12\x01a"));
+        assert!(!same(plain, b"\x08\x07"));
+        assert!(!same(b"\x18\x01\x18\x02", b"\x18\x02\x18\x01"));
+        assert!(!same(one, two));
+    }
+
+    #[test]
+    fn what_does_not_decode_has_no_canonical_form() {
+        let pool = pool(&[set()]).unwrap().unwrap();
+        let asked = input(&pool, "/shop.Shop/Get").unwrap();
+        for bad in [&b"\x08"[..], b"\x12\xff\xff\xff\xff\x0f", b"\x12\x01\xff", b"\xff"] {
+            assert_eq!(canonical(&asked, bad), None, "{}", bad.escape_ascii());
+        }
+    }
+}

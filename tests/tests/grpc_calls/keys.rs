@@ -255,3 +255,12 @@ async fn b10_requests_that_are_not_one_message_pass_with_all_bytes_and_trailers(
         assert_eq!(got.hit(), hit);
     }
 }
+
+#[tokio::test]
+async fn b10_a_closure_chooses_among_methods_that_are_not_named() {
+    let site = Site::with(echo(), |layer| layer.reads_if(|method| method.contains("/Get"))).await;
+    for (method, hit) in [(GET, true), ("/test.Test/GetAll", true), ("/test.Test/List", false)] {
+        site.send(call(method, "a", &[])).await;
+        assert_eq!(site.send(call(method, "a", &[])).await.hit(), hit, "{method}");
+    }
+}

@@ -2,5 +2,7 @@
 
 mod fills;
 mod keys;
+mod neighbours;
 mod statuses;
 mod support;
+mod writes;

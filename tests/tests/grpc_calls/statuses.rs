@@ -229,3 +229,23 @@ async fn d06_a_failure_is_not_stored() {
     assert_eq!(site.get("a").await.text(), "2");
     assert!(site.get("a").await.hit());
 }
+
+#[tokio::test]
+async fn b10_an_answer_that_breaks_off_is_not_stored() {
+    let origin = Origin::says(|call| {
+        let whole = [Ok(Frame::data(framed("hello")))];
+        let end = match call {
+            1 => Err(tonic::Status::data_loss("the disk is gone")),
+            _ => Ok(Frame::trailers(fields(&[("grpc-status", "0")]))),
+        };
+        let frames = futures_util::stream::iter(whole.into_iter().chain([end]));
+        response(&[FRESH], Body::new(http_body_util::StreamBody::new(frames)))
+    });
+    let site = Site::new(origin).await;
+    let first = site.get("a").await;
+    first.because("truncated");
+    assert!(first.broken && first.code().is_none(), "{first:?}");
+    let second = site.get("a").await;
+    assert!(!second.broken && second.told().contains("stored"));
+    assert!(site.get("a").await.hit());
+}
