@@ -240,7 +240,9 @@ fn start(size: usize, layer: Option<GrpcCacheLayer>) -> SocketAddr {
     address.recv().expect("an address")
 }
 
-struct Clients(Vec<(http2::SendRequest<Full<Bytes>>, Request<Full<Bytes>>)>);
+type Asked = Request<Full<Bytes>>;
+
+struct Clients(Vec<(http2::SendRequest<Full<Bytes>>, Asked)>);
 
 impl Clients {
     async fn connect(address: SocketAddr) -> Self {

@@ -297,10 +297,14 @@ impl GrpcCacheBuilder {
         let every = Arc::new(self.rule(&Read::new(""))?);
         let mut policy = Policy::application();
         policy.extra_credentials = std::mem::take(&mut self.credentials);
-        let mut room = vec!["g"];
-        room.extend(self.server.as_deref());
+        let room = match self.server.as_deref() {
+            None => vec!["g", "s"],
+            Some("") => return Err(wrong("a client's layer needs the name of its server")),
+            Some(server) => vec!["g", "c", server],
+        };
         let config = Config {
             room: Key::new(self.store.namespace(), room)?,
+            client: self.server.is_some(),
             store: self.store,
             policy,
             reads,
@@ -387,6 +391,8 @@ mod tests {
         let both = builder().read("/a.B/C").write(Write::new("/a.B/C"));
         assert!(words(both).contains("one of them"));
         assert!(words(builder().read(Read::new("/a.B/C").tag(""))).contains("a tag of \"/a.B/C\""));
+        let nameless = GrpcCacheLayer::client(&Cache::memory(), "").read("/a.B/C");
+        assert!(words(nameless).contains("name of its server"));
         let long = Write::new("/a.B/C").drops("x".repeat(257));
         assert!(words(builder().write(long)).contains("tag"));
         let _ = builder().reads_if(|method| method.starts_with("/a.B/Get")).build().unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::response::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
 use http_body::Body;
 use larder_cache::{Joined, Landed, Pilot};
 use larder_core::{Begin, Entry, Key, Moment, Outcome, Sequence, Tag, Token, Ttl, When};
@@ -97,9 +97,9 @@ enum Permit {
 /// An answer that is to be stored.
 struct Made {
     call: Arc<Call>,
-    tags: Vec<Tag>,
-    /// The answer brought tags that the method does not have.
-    own_tags: bool,
+    /// For the layers outside, with the answer of the call that filled.
+    extensions: Extensions,
+    plan: Plan,
     /// When its head came.
     head_at: Moment,
 }
@@ -228,6 +228,11 @@ impl Fill {
         };
         let head_at = self.now();
         let (head, body) = response.into_parts();
+        if status::is_unavailable(head.status)
+            && let Some(stale) = self.stale()
+        {
+            return self.stand_in(stale, permit, pilot, sender).await;
+        }
         let mut body = Box::pin(body);
         let mut gather = Gather::new(self.shared.config.max_message);
         // A unary caller can do nothing with a message before its status has come, so it is read whole.
@@ -237,8 +242,9 @@ impl Fill {
             Ok(Ok(Gathered::Message(message, Some(trailers)))) => {
                 match self.planned(&head, &trailers, &read) {
                     Ok(plan) => {
-                        let call = Arc::new(Call::new(head.headers, message, trailers, plan.terms));
-                        let made = Made { call, tags: plan.tags, own_tags: plan.own_tags, head_at };
+                        let call = Call::new(head.headers, message, trailers, plan.terms);
+                        let (call, extensions) = (Arc::new(call), head.extensions);
+                        let made = Made { call, extensions, plan, head_at };
                         self.store(pilot, made, built_at, permit, sender).await;
                     }
                     Err(reason) => {
@@ -330,13 +336,14 @@ impl Fill {
     async fn store<S, ResB: Body, E>(
         self,
         pilot: Pilot,
-        Made { call, tags, own_tags, head_at }: Made,
+        Made { call, extensions, plan, head_at }: Made,
         built_at: Sequence,
         permit: Permit,
         sender: Sender<S, ResB, E>,
     ) {
         let store = &self.shared.config.store;
-        let response = call.respond(Duration::ZERO);
+        let mut response = call.respond(Duration::ZERO);
+        *response.extensions_mut() = extensions;
         let when = match permit {
             Permit::Token(token) => Some(When::Token(token)),
             Permit::Revision(revision) => Some(When::Revision(revision)),
@@ -347,7 +354,7 @@ impl Fill {
             land(pilot, Landing::Stored(call, head_at), shared);
             return self.tell(response, false, sender);
         };
-        let entry = Entry::live(call.clone()).with_tags(tags).with_built_at(built_at);
+        let entry = Entry::live(call.clone()).with_tags(plan.tags).with_built_at(built_at);
         let ttl = Ttl::For(call.terms.kept_for());
         let storing = store.put(&self.key, entry, ttl, when);
         let finish = |outcome: larder_core::Result<Outcome>| {
@@ -355,7 +362,7 @@ impl Fill {
             // the flight, so somebody may wait who came after that; the store tells them whether it still holds.
             let stored = matches!(outcome, Ok(Outcome::Stored));
             let shared = match outcome {
-                Ok(Outcome::Stored) => !own_tags,
+                Ok(Outcome::Stored) => !plan.own_tags,
                 Ok(Outcome::Refused) => false,
                 Err(_) => true,
             };

@@ -28,7 +28,7 @@ pub(crate) fn write(
     match authority::effective(&parts.uri, headers, Scheme::Http) {
         Ok(authority) => key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes))),
         // A client's request has none until its channel adds it; the room has the server's name then.
-        Err(HttpReason::NoAuthority) if config.room.as_ref().parts().count() > 1 => {
+        Err(HttpReason::NoAuthority) if config.client => {
             key.push_optional(None::<&str>);
         }
         Err(reason) => return Err(reason.into()),

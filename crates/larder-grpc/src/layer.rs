@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) store: Store,
     /// How the keys of its calls begin.
     pub(crate) room: Key,
+    /// It is around a client's channel.
+    pub(crate) client: bool,
     /// What counts as a credential, and as an override.
     pub(crate) policy: Policy,
     pub(crate) reads: HashMap<Box<str>, Arc<Rule>, RandomState>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
 use crate::body::ResponseBody;
@@ -26,6 +26,11 @@ pub(crate) fn code(fields: &HeaderMap) -> Option<u32> {
     let digits = line.as_bytes();
     let known = matches!(digits.len(), 1..=4) && digits.iter().all(u8::is_ascii_digit);
     known.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')))
+}
+
+/// What proxies say in HTTP's words; clients read it as `UNAVAILABLE`.
+pub(crate) fn is_unavailable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
 /// The part of the content type behind `application/grpc`: `Some("")` for `application/grpc` and its long form

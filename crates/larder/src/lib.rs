@@ -102,6 +102,13 @@ pub use larder_sql::SqliteBackend;
 pub use larder_sql::PostgresBackend;
 
 /// The README, so that its programs are compiled and run with the tests.
-#[cfg(all(doctest, feature = "http", feature = "memory", feature = "session", feature = "axum"))]
+#[cfg(all(
+    doctest,
+    feature = "http",
+    feature = "memory",
+    feature = "session",
+    feature = "axum",
+    feature = "grpc"
+))]
 #[doc = include_str!("../../../README.md")]
 pub mod readme {}

@@ -12,6 +12,9 @@ use crate::support::{GET, Got, Origin, Site, body, call, framed, ok, request};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
+/// A method, a message and metadata.
+type Asked = (&'static str, String, Vec<(&'static str, &'static str)>);
+
 /// Answers with what came: the message, and the metadata that tests use.
 fn echo() -> Origin {
     Origin::new(|_, request: Request<Body>| async move {
@@ -41,7 +44,7 @@ async fn b11_method_message_encoding_and_declared_metadata_tell_calls_apart() {
     })
     .await;
     let long = |last: &str| format!("{}{last}", "x".repeat(5000));
-    let calls: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
+    let calls: Vec<Asked> = vec![
         (GET, "a".into(), vec![]),
         (GET, "b".into(), vec![]),
         (GET, String::new(), vec![]),
@@ -57,7 +60,7 @@ async fn b11_method_message_encoding_and_declared_metadata_tell_calls_apart() {
         (GET, "a".into(), vec![("content-type", "application/grpc+json")]),
         (GET, "a".into(), vec![("x-forwarded-host", "elsewhere.example")]),
     ];
-    let send = async |(method, message, metadata): &(&str, String, Vec<(&str, &str)>)| {
+    let send = async |(method, message, metadata): &Asked| {
         site.send(call(method, message, metadata)).await
     };
     for (n, one) in calls.iter().enumerate() {
@@ -167,7 +170,7 @@ async fn p07_a_switch_believes_public_and_s_maxage() {
         let bob = [("authorization", "Bearer bob")];
         site.get_with("a", &ada).await;
         assert_eq!(site.get_with("a", &bob).await.hit(), shared, "{said}");
-        assert_eq!(site.get("b").await.text().is_empty(), false);
+        assert!(!site.get("b").await.hit());
         assert_eq!(site.get_with("b", &bob).await.hit(), shared, "{said}");
     }
 }

@@ -4,8 +4,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
 use tonic::body::Body;
+use tower::ServiceExt;
 
-use crate::support::{Origin, Site, body, failed, fields, framed, ok, response};
+use crate::support::{
+    GET, Got, Origin, Site, body, call, connect, failed, fields, framed, ok, response, send, serve,
+};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
@@ -80,6 +83,16 @@ fn write(code: u32, place: Place) -> Response<Body> {
     }
 }
 
+/// What a client gets without a cache.
+async fn uncached(origin: Origin) -> Got {
+    let (cache, _) = crate::support::cache();
+    let other = larder_grpc::GrpcCacheLayer::builder(&cache).read("/test.Test/Other");
+    let (address, serving) = serve(origin, other.build().unwrap()).await;
+    let got = send(&connect(address).await, call(GET, "a", &[])).await;
+    serving.abort();
+    got
+}
+
 #[tokio::test]
 async fn b10_of_17_statuses_in_six_places_only_ok_behind_one_message_is_stored() {
     for place in [
@@ -92,21 +105,7 @@ async fn b10_of_17_statuses_in_six_places_only_ok_behind_one_message_is_stored()
     ] {
         for code in 0..=16 {
             let site = Site::new(Origin::says(move |_| write(code, place))).await;
-            let bare = {
-                let (cache, _) = crate::support::cache();
-                let none = larder_grpc::GrpcCacheLayer::builder(&cache).read("/test.Test/Other");
-                let layer = none.build().unwrap();
-                let origin = Origin::says(move |_| write(code, place));
-                let (address, serving) = crate::support::serve(origin, layer).await;
-                let channel = crate::support::connect(address).await;
-                let got = crate::support::send(
-                    &channel,
-                    crate::support::call(crate::support::GET, "a", &[]),
-                )
-                .await;
-                serving.abort();
-                got
-            };
+            let bare = uncached(Origin::says(move |_| write(code, place))).await;
             let first = site.get("a").await;
             let second = site.get("a").await;
             let stored = code == 0 && place == Place::Trailers;
@@ -242,9 +241,12 @@ async fn b10_an_answer_that_breaks_off_is_not_stored() {
         response(&[FRESH], Body::new(http_body_util::StreamBody::new(frames)))
     });
     let site = Site::new(origin).await;
-    let first = site.get("a").await;
-    first.because("truncated");
-    assert!(first.broken && first.code().is_none(), "{first:?}");
+    // Where the head had not been sent yet, the call fails as a whole.
+    if let Ok(answer) = site.channel.clone().oneshot(call(GET, "a", &[])).await {
+        let first = Got::read(answer).await;
+        first.because("truncated");
+        assert!(first.broken && first.code().is_none(), "{first:?}");
+    }
     let second = site.get("a").await;
     assert!(!second.broken && second.told().contains("stored"));
     assert!(site.get("a").await.hit());
