@@ -131,7 +131,8 @@
 //!   for what takes Tonic's own body only.
 //! * `descriptor`: `descriptor_set` and `canonical` of [`GrpcCacheBuilder`].
 //!
-//! Without them only `http` and `http-body` are needed, and any gRPC server or client over Tower will do.
+//! Without them only `http` and `http-body` are needed, and any gRPC server or client over Tower will do whose request
+//! bodies are `Unpin`, as hyper's and Tonic's are.
 //!
 //! # Does not (yet)
 //!

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use larder_cache::{Cache, Options};
 use larder_grpc::{Caching, GrpcCacheLayer};
+use larder_testkit::cancel::drop_after;
 use larder_tests::until;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -60,6 +61,56 @@ async fn d02_followers_share_the_fill_of_a_leader_that_went_away() {
         assert_eq!(got.text(), "1");
     }
     assert_eq!((site.calls(), site.cache.store().flights()), (1, 0));
+}
+
+#[tokio::test]
+async fn d02_a_leader_that_leaves_at_any_poll_harms_none_of_a_hundred() {
+    for polls in 0..6 {
+        let (origin, gate, _) = gated(|call| ok(&[FRESH], call.to_string()));
+        let cache = Cache::memory();
+        let layer = GrpcCacheLayer::builder(&cache).read(GET).build().unwrap();
+        let service = layer.layer(origin.clone());
+        let leader = tokio::spawn(drop_after(polls, service.clone().oneshot(near())));
+        settle().await;
+        let mut crowd = JoinSet::new();
+        for _ in 0..100 {
+            crowd.spawn(whole(service.clone().oneshot(near())));
+        }
+        settle().await;
+        gate.notify_one();
+        for got in crowd.join_all().await {
+            assert_eq!(got.text(), "1");
+        }
+        leader.abort();
+        let _ = leader.await;
+        assert_eq!((origin.calls(), cache.store().flights()), (1, 0), "left after {polls} polls");
+    }
+}
+
+/// A call without a connection.
+fn near() -> http::Request<Body> {
+    let mut asked = call(GET, "a", &[]);
+    *asked.uri_mut() = format!("http://test.example{GET}").parse().unwrap();
+    asked
+}
+
+/// Its answer, whole.
+async fn whole<B>(
+    answering: impl Future<Output = Result<http::Response<B>, std::convert::Infallible>>,
+) -> Got
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (parts, body) = answering.await.unwrap().into_parts();
+    Got::read(http::Response::from_parts(parts, Body::new(body))).await
+}
+
+/// Lets everything run until it waits for something.
+async fn settle() {
+    for _ in 0..1500 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,18 +273,9 @@ async fn d06_a_handler_that_fails_is_asked_once_for_all_who_wait() {
         let service = layer.layer(origin.clone());
         let mut crowd = JoinSet::new();
         for _ in 0..1000 {
-            let mut asked = call(GET, "a", &[]);
-            *asked.uri_mut() = format!("http://test.example{GET}").parse().unwrap();
-            let asking = service.clone().oneshot(asked);
-            crowd.spawn(async move {
-                let (parts, body) = asking.await.unwrap().into_parts();
-                Got::read(http::Response::from_parts(parts, Body::new(body))).await
-            });
+            crowd.spawn(whole(service.clone().oneshot(near())));
         }
-        // All of them run until they wait for the one.
-        for _ in 0..1500 {
-            tokio::task::yield_now().await;
-        }
+        settle().await;
         gate.notify_one();
         for got in crowd.join_all().await {
             assert_eq!(got.code(), Some(code));
