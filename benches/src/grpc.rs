@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -182,20 +183,20 @@ fn descriptors() -> Vec<u8> {
     block(0x0a, &file.concat())
 }
 
-/// Calls a second over HTTP/2, of a bare handler and of a hit.
+/// What a server was measured to do over HTTP/2.
 #[derive(Clone, Copy, Debug)]
 pub struct Served {
-    /// Of the bare handler.
-    pub bare: f64,
-    /// Of the cache before it.
-    pub larder: f64,
+    /// Calls a second. Its clients and whatever else runs on the machine have their part in it.
+    pub calls: f64,
+    /// The processor's time that the server's thread took for a call, on Linux: so many a second it could do.
+    pub processor: Option<Duration>,
 }
 
 const CONNECTIONS: usize = 4;
 const AT_ONCE: usize = 16;
 
-/// Rounds in which both are called in turn, each for that long; each server has a thread of its own.
-pub fn served(size: usize, rounds: usize, each: Duration) -> Vec<Served> {
+/// Rounds in which a bare handler and a hit are called in turn, each for that long; each server has a thread of its own.
+pub fn served(size: usize, rounds: usize, each: Duration) -> Vec<(Served, Served)> {
     let bare = start(size, None);
     let larder = start(size, Some(layer(|layer| layer)));
     let runtime = runtime();
@@ -209,22 +210,43 @@ pub fn served(size: usize, rounds: usize, each: Duration) -> Vec<Served> {
             // Neither has always the machine that the other one has warmed.
             done.push(if round % 2 == 0 {
                 let bare = bare.calls_in(each).await;
-                Served { bare, larder: larder.calls_in(each).await }
+                (bare, larder.calls_in(each).await)
             } else {
                 let larder = larder.calls_in(each).await;
-                Served { bare: bare.calls_in(each).await, larder }
+                (bare.calls_in(each).await, larder)
             });
         }
         done
     })
 }
 
-fn start(size: usize, layer: Option<GrpcCacheLayer>) -> SocketAddr {
+/// A server in a thread of its own.
+struct Started {
+    address: SocketAddr,
+    /// The thread's, as Linux tells it.
+    thread: Option<PathBuf>,
+}
+
+impl Started {
+    /// The time that the processor has spent on it.
+    fn processor(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(self.thread.as_ref()?.join("stat")).ok()?;
+        // Behind the name, which is in brackets: the 14th and 15th fields, in hundredths of a second.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(10 * ticks))
+    }
+}
+
+fn start(size: usize, layer: Option<GrpcCacheLayer>) -> Started {
     let (told, address) = mpsc::channel();
     std::thread::spawn(move || {
         runtime().block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            told.send(listener.local_addr().expect("an address")).expect("who asked");
+            let thread = std::fs::read_link("/proc/thread-self").ok();
+            let thread = thread.map(|thread| PathBuf::from("/proc").join(thread));
+            let address = listener.local_addr().expect("an address");
+            told.send(Started { address, thread }).expect("who asked");
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let constant = Constant(vec![b'x'; size].into());
             let served = match layer {
@@ -242,11 +264,15 @@ fn start(size: usize, layer: Option<GrpcCacheLayer>) -> SocketAddr {
 
 type Asked = Request<Full<Bytes>>;
 
-struct Clients(Vec<(http2::SendRequest<Full<Bytes>>, Asked)>);
+struct Clients {
+    server: Started,
+    connections: Vec<(http2::SendRequest<Full<Bytes>>, Asked)>,
+}
 
 impl Clients {
-    async fn connect(address: SocketAddr) -> Self {
-        let mut clients = Vec::new();
+    async fn connect(server: Started) -> Self {
+        let address = server.address;
+        let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
             let stream = TcpStream::connect(address).await.expect("a connection");
             stream.set_nodelay(true).expect("no delay");
@@ -254,18 +280,20 @@ impl Clients {
             let (sender, connection) =
                 http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
             tokio::spawn(connection);
-            clients.push((sender, request(&address.to_string())));
+            connections.push((sender, request(&address.to_string())));
         }
-        Clients(clients)
+        Clients { server, connections }
     }
 
-    async fn calls_in(&self, time: Duration) -> f64 {
+    async fn calls_in(&self, time: Duration) -> Served {
+        let before = self.server.processor();
         let began = Instant::now();
-        let callers = self.0.iter().flat_map(|client| std::iter::repeat_n(client, AT_ONCE));
+        let callers =
+            self.connections.iter().flat_map(|client| std::iter::repeat_n(client, AT_ONCE));
         let callers = callers.map(|(sender, request)| {
             let (mut sender, request) = (sender.clone(), request.clone());
             tokio::spawn(async move {
-                let mut calls = 0_u64;
+                let mut calls = 0_u32;
                 while began.elapsed() < time {
                     let response = sender.send_request(request.clone()).await.expect("an answer");
                     let read = response.into_body().collect().await.expect("a body");
@@ -279,6 +307,10 @@ impl Clients {
         for caller in callers.collect::<Vec<_>>() {
             calls += caller.await.expect("a caller");
         }
-        calls as f64 / began.elapsed().as_secs_f64()
+        let took = self.server.processor().zip(before).map(|(after, before)| after - before);
+        Served {
+            calls: f64::from(calls) / began.elapsed().as_secs_f64(),
+            processor: took.map(|took| took / calls.max(1)),
+        }
     }
 }
