@@ -9,11 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::response::Parts;
-use http::{Extensions, HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use larder_cache::{Joined, Landed, Pilot};
-use larder_core::{Begin, Entry, Key, Moment, Outcome, Sequence, Tag, Token, Ttl, When};
-use larder_core::{Peek, Revision};
+use larder_core::{Key, Moment, Sequence, Tag};
 use larder_http_rules::CredentialState;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::body::{End, Replay, RequestBody, ResponseBody};
+use crate::commit::{Made, Permit, SomebodyElse};
 use crate::gather::{Gather, Gathered};
 use crate::layer::{Rule, Shared};
 use crate::miss::There;
@@ -32,13 +32,13 @@ use crate::verdict::{Reason, Told};
 
 /// One fill, in a task of its own.
 pub(crate) struct Fill {
-    shared: Arc<Shared>,
-    rule: Arc<Rule>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) rule: Arc<Rule>,
     credentials: CredentialState,
     session: Sessions,
-    key: Key,
+    pub(crate) key: Key,
     flight: Key,
-    there: There,
+    pub(crate) there: There,
     told: Told,
 }
 
@@ -74,38 +74,12 @@ pub(crate) struct Failure {
 pub(crate) type Panic = Box<dyn Any + Send>;
 
 // How long a fill marker lives without being renewed.
-const HOLD: Duration = Duration::from_secs(6);
+pub(crate) const HOLD: Duration = Duration::from_secs(6);
 
 // How long a handler that was not available is left alone where something stale stands in for it.
 const REST: Duration = Duration::from_secs(1);
 
-type Sender<S, ResB, E> = oneshot::Sender<Filled<S, ResB, E>>;
-
-/// What allows an answer to be stored.
-#[derive(Clone, Copy)]
-enum Permit {
-    /// The fill marker of that token is there.
-    Token(Token),
-    /// The record of that revision is there.
-    Revision(Revision),
-    /// Nothing: another node is filling.
-    Never,
-    /// Nothing: the store cannot be asked.
-    Outage,
-}
-
-/// An answer that is to be stored.
-struct Made {
-    call: Arc<Call>,
-    /// For the layers outside, with the answer of the call that filled.
-    extensions: Extensions,
-    plan: Plan,
-    /// When its head came.
-    head_at: Moment,
-}
-
-/// An answer was stored between the look and the fill.
-struct SomebodyElse;
+pub(crate) type Sender<S, ResB, E> = oneshot::Sender<Filled<S, ResB, E>>;
 
 impl Failure {
     pub(crate) fn respond<B: Body>(&self) -> Response<ResponseBody<B>> {
@@ -332,95 +306,9 @@ impl Fill {
         self.tell(Response::from_parts(head, body), false, sender);
     }
 
-    // Stores an answer and gives it to its caller.
-    async fn store<S, ResB: Body, E>(
-        self,
-        pilot: Pilot,
-        Made { call, extensions, plan, head_at }: Made,
-        built_at: Sequence,
-        permit: Permit,
-        sender: Sender<S, ResB, E>,
-    ) {
-        let store = &self.shared.config.store;
-        let mut response = call.respond(Duration::ZERO);
-        *response.extensions_mut() = extensions;
-        let when = match permit {
-            Permit::Token(token) => Some(When::Token(token)),
-            Permit::Revision(revision) => Some(When::Revision(revision)),
-            Permit::Never | Permit::Outage => None,
-        };
-        let Some(when) = when else {
-            let shared = matches!(permit, Permit::Outage);
-            land(pilot, Landing::Stored(call, head_at), shared);
-            return self.tell(response, false, sender);
-        };
-        let entry = Entry::live(call.clone()).with_tags(plan.tags).with_built_at(built_at);
-        let ttl = Ttl::For(call.terms.kept_for());
-        let storing = store.put(&self.key, entry, ttl, when);
-        let finish = |outcome: larder_core::Result<Outcome>| {
-            // What was refused was invalidated meanwhile. Invalidating a tag that only the answer knew does not detach
-            // the flight, so somebody may wait who came after that; the store tells them whether it still holds.
-            let stored = matches!(outcome, Ok(Outcome::Stored));
-            let shared = match outcome {
-                Ok(Outcome::Stored) => !plan.own_tags,
-                Ok(Outcome::Refused) => false,
-                Err(_) => true,
-            };
-            land(pilot, Landing::Stored(call, head_at), shared);
-            stored
-        };
-        if store.abilities().local {
-            let stored = finish(storing.await);
-            self.tell(response, stored, sender);
-        } else {
-            // The caller does not wait for the store.
-            self.tell(response, true, sender);
-            finish(storing.await);
-        }
-    }
-
     fn planned(&self, head: &Parts, trailers: &HeaderMap, read: &[Tag]) -> Result<Plan, Reason> {
         let config = &self.shared.config;
         plan(config, &self.rule, self.credentials, &self.session, head, trailers, read)
-    }
-
-    // The right to store.
-    async fn permit(&self, pilot: &Pilot) -> Result<(Sequence, Permit), SomebodyElse> {
-        let config = &self.shared.config;
-        let store = &config.store;
-        if matches!(self.there, There::Outage) {
-            return Ok((Sequence::NONE, Permit::Outage));
-        }
-        // The answer may bring tags that the method does not know, so the sequence is always read.
-        let Ok(marks) = store.marks(&self.rule.tags).await else {
-            return Ok((Sequence::NONE, Permit::Outage));
-        };
-        let permit = match &self.there {
-            There::Call(revision, ..) | There::Unusable(revision) => {
-                if self.replaced(*revision) {
-                    return Err(SomebodyElse);
-                }
-                Permit::Revision(*revision)
-            }
-            There::Outage => Permit::Outage,
-            There::Nothing => match store.begin_or_wait(&self.key, HOLD, config.wait).await {
-                Ok(Begin::Token(token)) if pilot.holds(token) => Permit::Token(token),
-                Ok(Begin::Token(token)) => {
-                    self.release(Permit::Token(token)).await;
-                    Permit::Never
-                }
-                Ok(Begin::Found(_)) => return Err(SomebodyElse),
-                Ok(Begin::Busy | Begin::Pass) => Permit::Never,
-                Err(_) => Permit::Outage,
-            },
-        };
-        Ok((marks.sequence, permit))
-    }
-
-    // Whether another fill has ended between the look and this one, where that can be seen without waiting.
-    fn replaced(&self, revision: Revision) -> bool {
-        let peek = self.shared.config.store.peek(self.key.as_ref());
-        matches!(peek, Peek::Hit(entry) if entry.revision() != revision)
     }
 
     // What is stale and may stand in for a handler that is not available.
@@ -449,13 +337,6 @@ impl Fill {
         self.release(permit).await;
         self.told.because(Reason::StaleUnavailable);
         self.tell(call.respond(resident), false, sender);
-    }
-
-    async fn release(&self, permit: Permit) {
-        if let Permit::Token(token) = permit {
-            // If this fails the marker ends by itself.
-            let _ = self.shared.config.store.release(&self.key, token, None).await;
-        }
     }
 
     async fn give_up(&self, permit: Permit, pilot: Pilot, reason: Reason) {
@@ -492,7 +373,7 @@ impl Fill {
         }
     }
 
-    fn tell<S, ResB: Body, E>(
+    pub(crate) fn tell<S, ResB: Body, E>(
         &self,
         mut response: Response<ResponseBody<ResB>>,
         stored: bool,
@@ -512,6 +393,6 @@ fn told_code(head: &Parts, trailers: Option<&HeaderMap>) -> Option<u32> {
     status::code(&head.headers).or_else(|| trailers.and_then(status::code))
 }
 
-fn land(pilot: Pilot, landing: Landing, shared: bool) {
+pub(crate) fn land(pilot: Pilot, landing: Landing, shared: bool) {
     pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
 }

@@ -140,6 +140,7 @@
 
 mod body;
 mod builder;
+mod commit;
 #[cfg(feature = "descriptor")]
 mod descriptor;
 mod fill;
