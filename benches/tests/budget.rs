@@ -73,7 +73,7 @@ fn a_grpc_hit_allocates_its_metadata_and_nothing_else() {
     let [small, large] = SIZES.map(|size| own(grpc::larder, grpc::harness, size));
     assert_eq!(small, large, "a hit copies the message, or a part of it");
     // The leading metadata and the trailers, each a map of two parts.
-    within("a hit of GrpcCacheLayer", small, Cost { count: 4, bytes: 2048 });
+    within("a hit of GrpcCacheLayer", small, Cost { count: 4, bytes: 360 });
     let bare = own(grpc::bare, grpc::harness, SIZES[0]);
     assert!(small.count < bare.count, "a hit allocates no less than a bare handler: {bare:?}");
 }
