@@ -4,7 +4,7 @@
 //! caches: allocations and bytes, instructions (where valgrind is installed) and time. Counts are exact and repeat;
 //! times on a shared machine do not, so they are taken in interleaved rounds and compared within a round.
 //!
-//! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`served`] whole
+//! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`grpc`] gRPC calls, [`served`] whole
 //!   requests through hyper.
 //! * [`backends`] has the stores beside their bare clients, over real servers.
 //! * `peers`, a workspace of its own, has other caches that would be too much to build with the project.
@@ -16,6 +16,7 @@ use std::fmt;
 
 pub mod backends;
 pub mod data;
+pub mod grpc;
 pub mod http;
 pub mod measure;
 pub mod served;

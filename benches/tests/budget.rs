@@ -3,7 +3,7 @@
 //! When one of these fails, something on the way of a hit began to allocate. Find it before raising the number:
 //! `cargo bench -p larder-benches` shows by how much, a debugger at `malloc` where.
 
-use larder_benches::{Case, Run, SIZES, WARM_UP, data, http, sessions};
+use larder_benches::{Case, Run, SIZES, WARM_UP, data, grpc, http, sessions};
 
 /// Allocations of one operation, and their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +66,16 @@ fn a_hit_allocates_the_header_map_and_nothing_else() {
 fn a_hit_on_vary_allocates_no_more() {
     let budget = Cost { count: 2 + COLLECTING, bytes: 1144 };
     http_hit("a hit of CacheLayer on a response with Vary", http::larder_vary, budget);
+}
+
+#[test]
+fn a_grpc_hit_allocates_its_metadata_and_nothing_else() {
+    let [small, large] = SIZES.map(|size| own(grpc::larder, grpc::harness, size));
+    assert_eq!(small, large, "a hit copies the message, or a part of it");
+    // The leading metadata and the trailers, each a map of two parts.
+    within("a hit of GrpcCacheLayer", small, Cost { count: 4, bytes: 360 });
+    let bare = own(grpc::bare, grpc::harness, SIZES[0]);
+    assert!(small.count < bare.count, "a hit allocates no less than a bare handler: {bare:?}");
 }
 
 fn data_hit(what: &str, make: fn(usize) -> Run, budget: u64) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// The floors of `ARCHITECTURE.md`. A crate may depend on crates of lower floors.
-const FLOORS: [(&str, u32); 11] = [
+const FLOORS: [(&str, u32); 12] = [
     ("larder-core", 1),
     ("larder-http-rules", 1),
     ("larder-memory", 2),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u32); 11] = [
     ("larder-cache", 3),
     ("larder-http", 4),
     ("larder-session", 4),
+    ("larder-grpc", 4),
     ("larder", 5),
 ];
 
@@ -90,6 +91,7 @@ fn an_arrow_that_points_up_is_seen() {
         ("larder-cache", "larder-http"),
         ("larder-http", "larder"),
         ("larder-session", "larder-http"),
+        ("larder-grpc", "larder-http"),
         ("larder-cache", "larder-testkit"),
         ("larder-testkit", "larder-memory"),
     ] {

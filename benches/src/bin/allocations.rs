@@ -3,7 +3,7 @@
 //! A realloc counts as one allocation of its new size.
 #![allow(clippy::print_stdout)]
 
-use larder_benches::{SIZES, WARM_UP, data, http, sessions};
+use larder_benches::{SIZES, WARM_UP, data, grpc, http, sessions};
 
 const TIMES: u64 = 1000;
 
@@ -12,8 +12,9 @@ fn main() {
     let cases = match suite.as_deref() {
         Some("http") => http::CASES,
         Some("data") => data::CASES,
+        Some("grpc") => grpc::CASES,
         Some("session") => sessions::CASES,
-        _ => panic!("usage: allocations http|data|session"),
+        _ => panic!("usage: allocations http|data|grpc|session"),
     };
     for case in cases {
         for size in SIZES {

@@ -58,6 +58,7 @@ mod options;
 mod owned;
 #[cfg(any(feature = "zstd", feature = "lz4", feature = "encryption"))]
 mod packed;
+mod passes;
 mod reach;
 pub mod recipes;
 mod signals;
@@ -92,6 +93,7 @@ pub use packed::Compression;
 pub use packed::Keys;
 #[cfg(any(feature = "zstd", feature = "lz4", feature = "encryption"))]
 pub use packed::{Packed, Packing};
+pub use passes::Passes;
 pub use signals::Subscription;
 pub use store::{Lookup, Store};
 #[cfg(feature = "memory")]

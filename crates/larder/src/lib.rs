@@ -32,6 +32,7 @@
 //!
 //! * [`Cache`] is the data cache; [`Cache::connect`] lists the stores that a URL can name.
 //! * [`http`] has the layers for responses.
+//! * `grpc` (with the feature of that name) has the layer for Tonic.
 //! * `session` (with the feature of that name) has `SessionLayer`.
 //! * [`core`] has the contract that a store of your own would implement.
 //!
@@ -44,6 +45,8 @@
 //! | `redis` | no | Redis and Valkey |
 //! | `memcached` | no | Memcached, one server or a ring of them |
 //! | `session` | no | sessions |
+//! | `grpc` | no | cached gRPC calls, for Tonic |
+//! | `grpc-descriptor` | no | which gRPC methods are cached, from a descriptor set |
 //! | `axum` | no | keys by the client's URL inside nested routers; sessions as extractors |
 //! | `askama`, `minijinja` | no | fragments in templates as they are |
 //! | `file` | no | a directory as the store |
@@ -54,10 +57,6 @@
 //! | `zstd`, `lz4` | no | values compressed, where asked for |
 //! | `encryption` | no | values signed or encrypted, where asked for |
 //!
-//! # Does not (yet)
-//!
-//! gRPC: it is designed for and not here.
-
 pub use larder_cache::{
     Advice, Builder, Cache, CacheKey, CacheSettings, Caches, CachesSettings, Codec, Computed,
     Failure, Found, Fragment, KeyName, KeyPage, Lock, Lookup, Migrating, NullBackend, Options,
@@ -75,6 +74,9 @@ pub use larder_cache::{Packed, Packing};
 
 #[cfg(feature = "http")]
 pub use larder_http as http;
+
+#[cfg(feature = "grpc")]
+pub use larder_grpc as grpc;
 
 #[cfg(feature = "session")]
 pub use larder_session as session;
@@ -105,6 +107,13 @@ pub use larder_cache::Following;
 pub use larder_sql::{Watch, outbox};
 
 /// The README, so that its programs are compiled and run with the tests.
-#[cfg(all(doctest, feature = "http", feature = "memory", feature = "session", feature = "axum"))]
+#[cfg(all(
+    doctest,
+    feature = "http",
+    feature = "memory",
+    feature = "session",
+    feature = "axum",
+    feature = "grpc"
+))]
 #[doc = include_str!("../../../README.md")]
 pub mod readme {}

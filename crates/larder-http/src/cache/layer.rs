@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-use larder_cache::{Cache, Store};
+use larder_cache::{Cache, Passes, Store};
 use larder_core::{Key, Tag};
 use larder_http_rules::authority::Scheme;
 use larder_http_rules::query::QueryRule;
@@ -15,7 +15,6 @@ use tower_layer::Layer;
 use super::admission::Admission;
 use super::explain::Secret;
 use super::key;
-use super::passes::Passes;
 use super::purge::Purger;
 use super::searches::Searches;
 use super::service::Cached;

@@ -152,7 +152,6 @@ mod key;
 mod layer;
 mod look;
 mod miss;
-mod passes;
 mod plan;
 mod post;
 mod purge;

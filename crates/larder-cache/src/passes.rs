@@ -1,6 +1,7 @@
-//! Hit-for-miss: URLs whose responses are not stored, so that nobody queues for them.
+//! Hit-for-miss: what is not stored, so that nobody queues for it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use larder_core::{Clock, Key, Moment};
@@ -8,13 +9,16 @@ use parking_lot::Mutex;
 
 /// The marks of one layer, by the keys of flights; sorted, so that those of one URL lie together. Bounded: when it is
 /// full, the marks that have ended go, and if that frees nothing, all.
+///
+/// For layers that stand on a [`Store`](crate::Store): what could not be stored a moment ago is not waited for.
 #[derive(Default)]
-pub(super) struct Passes(Mutex<BTreeMap<Key, Moment>>);
+pub struct Passes(Mutex<BTreeMap<Key, Moment>>);
 
 const MOST: usize = 16_384;
 
 impl Passes {
-    pub(super) fn holds(&self, key: &Key, clock: &Clock) -> bool {
+    /// Whether a key is marked.
+    pub fn holds(&self, key: &Key, clock: &Clock) -> bool {
         let mut marks = self.0.lock();
         match marks.get(key) {
             None => false,
@@ -26,7 +30,8 @@ impl Passes {
         }
     }
 
-    pub(super) fn set(&self, key: &Key, hold: Duration, clock: &Clock) {
+    /// Marks a key for so long.
+    pub fn set(&self, key: &Key, hold: Duration, clock: &Clock) {
         let now = clock.now();
         let mut marks = self.0.lock();
         if marks.len() >= MOST {
@@ -38,12 +43,13 @@ impl Passes {
         marks.insert(key.clone(), now + hold);
     }
 
-    pub(super) fn lift(&self, key: &Key) {
+    /// Lifts a mark.
+    pub fn lift(&self, key: &Key) {
         self.0.lock().remove(key);
     }
 
-    /// Lifts every mark of a URL, whose key is how the keys of its flights begin.
-    pub(super) fn lift_all(&self, url: &Key) {
+    /// Lifts every mark whose key begins like that: those of all flights of a URL.
+    pub fn lift_all(&self, url: &Key) {
         let begins = |key: &Key| key.as_ref().as_bytes().starts_with(url.as_ref().as_bytes());
         let mut marks = self.0.lock();
         let gone: Vec<Key> = marks
@@ -55,5 +61,11 @@ impl Passes {
         for key in &gone {
             marks.remove(key);
         }
+    }
+}
+
+impl fmt::Debug for Passes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Passes({})", self.0.lock().len())
     }
 }
