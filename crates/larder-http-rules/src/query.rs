@@ -61,8 +61,9 @@ impl QueryRule {
 
     /// Whether this changes no query at all.
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
-        *self == Self::default()
+        self.only.is_none() && self.ignored.is_empty() && !self.sorted
     }
 
     /// What is left of a query; `None` for nothing. A query that stays as it is is not copied.

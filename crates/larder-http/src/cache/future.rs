@@ -27,7 +27,8 @@ pin_project! {
     {
         #[pin]
         kind: Kind<F, B, E>,
-        key: Option<HeaderValue>,
+        // Boxed, since hits had better be small.
+        key: Option<Box<HeaderValue>>,
     }
 }
 
@@ -58,7 +59,7 @@ impl<F, B: Body, E> ResponseFuture<F, B, E> {
 
     /// Also tells what the request was looked up by.
     pub(super) fn with_key(mut self, key: HeaderValue) -> Self {
-        self.key = Some(key);
+        self.key = Some(Box::new(key));
         self
     }
 }
@@ -81,7 +82,11 @@ where
         let mut response = match this.kind.project() {
             KindProj::Hit { response } => {
                 // As every future, not to be polled again after it was ready.
-                response.take().expect("polled after completion")
+                let response = response.take().expect("polled after completion");
+                if this.key.is_none() {
+                    return Poll::Ready(Ok(response));
+                }
+                response
             }
             KindProj::Passed { inner, told } => {
                 let mut response = ready!(inner.poll(cx))?.map(ResponseBody::passed);
@@ -91,7 +96,7 @@ where
             KindProj::Boxed { inner } => ready!(inner.as_mut().poll(cx))?,
         };
         if let Some(key) = this.key.take() {
-            response.headers_mut().insert(KEY, key);
+            response.headers_mut().insert(KEY, *key);
         }
         Poll::Ready(Ok(response))
     }

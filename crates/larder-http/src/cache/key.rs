@@ -57,17 +57,18 @@ fn write_target(
     let config = &shared.config;
     key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
     key.push(path);
-    let rule = key.as_ref().ok().and_then(|path| shared.searches.rule(path));
-    let rewritten = match rule.map(|rule| rule.canonical(query)) {
-        Some(canonical) if canonical.as_deref() != query => {
-            key.push_optional(canonical);
-            true
+    let mut rewritten = false;
+    if shared.searches.is_empty() {
+        key.push_optional(query);
+    } else {
+        let rule = key.as_ref().ok().and_then(|path| shared.searches.rule(path));
+        let canonical = rule.map(|rule| rule.canonical(query));
+        rewritten = canonical.as_ref().is_some_and(|canonical| canonical.as_deref() != query);
+        match canonical {
+            Some(canonical) if rewritten => key.push_optional(canonical),
+            _ => key.push_optional(query),
         }
-        _ => {
-            key.push_optional(query);
-            false
-        }
-    };
+    }
     if facts.any(RequestFacts::FORWARDED.union(RequestFacts::TRUSTED_OVERRIDE)) {
         let mut written = Ok(());
         key.push_with(|part| {

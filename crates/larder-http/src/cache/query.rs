@@ -6,9 +6,6 @@ use larder_http_rules::query::QueryRule;
 
 /// Takes out of a request's target what does not matter, for the key and for the handler alike.
 pub(super) fn rewrite<B>(rule: &QueryRule, request: &mut Request<B>) {
-    if rule.is_idle() {
-        return;
-    }
     if let Some(uri) = rewritten(rule, request.uri()) {
         *request.uri_mut() = uri;
     }

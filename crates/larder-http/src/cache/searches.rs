@@ -41,9 +41,15 @@ pub(super) struct Searches {
 const MOST: usize = 4096;
 
 impl Searches {
+    /// Whether nothing was learned.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
     /// The rule of a path, by how the keys of its URLs begin.
     pub(super) fn rule(&self, path: KeyRef<'_>) -> Option<Arc<NoVarySearch>> {
-        if !self.any.load(Ordering::Acquire) {
+        if self.is_empty() {
             return None;
         }
         self.rules.read().get(path.as_bytes()).cloned()

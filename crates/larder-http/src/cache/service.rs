@@ -189,8 +189,10 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let config = &self.shared.config;
-        query::rewrite(&config.query, &mut request);
-        if !explain::is_asked(config.explain.as_ref(), &mut request) {
+        if !config.query.is_idle() {
+            query::rewrite(&config.query, &mut request);
+        }
+        if config.explain.is_none() || !explain::is_asked(config.explain.as_ref(), &mut request) {
             return self.answer(request, RequestFacts::default());
         }
         let key = explain::key(&self.shared, &request);
@@ -199,6 +201,7 @@ where
 }
 
 impl<S: Clone> Cached<S> {
+    #[inline]
     fn answer<ReqB, ResB>(
         &mut self,
         mut request: Request<ReqB>,
