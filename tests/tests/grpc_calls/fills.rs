@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use larder_cache::{Cache, Options};
 use larder_grpc::{Caching, GrpcCacheLayer};
 use larder_testkit::cancel::drop_after;
 use larder_tests::until;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, ServiceExt};
 
-use crate::support::{GET, Got, Origin, Site, call, failed, ok, response, send};
+use crate::support::{GET, Got, Origin, Site, call, failed, framed, ok, response, send};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
@@ -160,28 +164,57 @@ async fn b12_without_tonics_own_timeout_the_deadline_is_the_layers() {
     assert_eq!(origin.calls(), 1);
 }
 
+/// The head of an answer and the prefix of its message; then it panics.
+fn breaking() -> http::Response<Body> {
+    let begun = stream::iter([Ok::<_, Status>(Frame::data(framed("2").slice(..5)))]);
+    let rest = stream::once(async { panic!("as told") });
+    response(&[FRESH], Body::new(StreamBody::new(begun.chain(rest))))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn d03_followers_of_a_panic_elect_another_leader() {
-    let gate = Arc::new(Notify::new());
-    let open = gate.clone();
-    let origin = Origin::new(move |call, _| {
-        let open = open.clone();
-        async move {
-            open.notified().await;
-            assert!(call != 1, "as told");
-            ok(&[FRESH], call.to_string())
-        }
-    });
-    let site = Site::new(origin).await;
-    let crowd = crowd_of_raw(&site, 100).await;
-    until("one is inside", || site.calls() == 1).await;
-    gate.notify_one();
-    until("another one is inside", || site.calls() == 2).await;
-    gate.notify_one();
-    let got = crowd.join_all().await;
-    assert_eq!(got.iter().flatten().filter(|text| *text == "2").count(), 99);
-    assert_eq!(got.iter().filter(|got| got.is_none()).count(), 1, "the leader's task panicked");
-    assert_eq!(site.calls(), 2);
+    for in_the_body in [false, true] {
+        let gate = Arc::new(Notify::new());
+        let open = gate.clone();
+        let origin = Origin::new(move |call, _| {
+            let open = open.clone();
+            async move {
+                open.notified().await;
+                match (call, in_the_body) {
+                    (1, true) => breaking(),
+                    (1, false) => panic!("as told"),
+                    _ => ok(&[FRESH], call.to_string()),
+                }
+            }
+        });
+        let site = Site::new(origin).await;
+        let crowd = crowd_of_raw(&site, 100).await;
+        until("one is inside", || site.calls() == 1).await;
+        gate.notify_one();
+        until("another one is inside", || site.calls() == 2).await;
+        gate.notify_one();
+        let got = crowd.join_all().await;
+        assert_eq!(got.iter().flatten().filter(|text| *text == "2").count(), 99);
+        assert_eq!(got.iter().filter(|got| got.is_none()).count(), 1, "the leader's task panicked");
+        assert_eq!(site.calls(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d03_a_key_that_cannot_be_made_is_its_own_callers_matter() {
+    let site = Site::with(Origin::counting(&[FRESH]), |layer| {
+        layer.read(GET).partition_by(|call| {
+            assert!(call.metadata().get("x-odd").is_none(), "as told");
+            None
+        })
+    })
+    .await;
+    for _ in 0..3 {
+        let odd = site.channel.clone().oneshot(call(GET, "a", &[("x-odd", "1")])).await;
+        assert!(odd.is_err(), "its task panicked");
+        assert_eq!(site.get("a").await.text(), "1");
+    }
+    assert_eq!((site.calls(), site.cache.store().flights()), (1, 0));
 }
 
 /// Callers that may get no answer.

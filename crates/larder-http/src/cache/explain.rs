@@ -31,15 +31,18 @@ impl Secret {
     }
 }
 
-/// Whether the request asks, and may. The secret goes no further.
-pub(super) fn is_asked<B>(secret: Option<&Secret>, request: &mut Request<B>) -> bool {
-    let Some(secret) = secret else { return false };
-    let given = request.headers_mut().remove(ASK);
-    given.is_some_and(|given| secret.is(&given))
+/// What a request is looked up by, if it asks and may. The secret goes no further.
+pub(super) fn asked<B>(
+    secret: &Secret,
+    shared: &Shared,
+    request: &mut Request<B>,
+) -> Option<Box<HeaderValue>> {
+    let given = request.headers_mut().remove(ASK)?;
+    secret.is(&given).then(|| Box::new(key(shared, request)))
 }
 
-/// What the request is looked up by: all parts of its key, or why it has none.
-pub(super) fn key<B>(shared: &Shared, request: &Request<B>) -> HeaderValue {
+// What the request is looked up by: all parts of its key, or why it has none.
+fn key<B>(shared: &Shared, request: &Request<B>) -> HeaderValue {
     let head = RequestHead::from(request);
     let (facts, host) = RequestFacts::scan_with_host(&shared.config.policy, head.headers());
     let mut key = KeyBuf::from(shared.config.room.as_ref());

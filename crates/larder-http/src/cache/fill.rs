@@ -112,7 +112,7 @@ impl Fill {
         let Joined::Pilot(pilot, _) = joined else { return };
         self.flight = Some(flight);
         let (sender, _) = oneshot::channel();
-        tokio::spawn(self.run(Some(pilot), inner, request, sender).in_current_span());
+        tokio::spawn(Box::pin(self.run(Some(pilot), inner, request, sender)).in_current_span());
     }
 
     pub(super) async fn run<S, ReqB, ResB>(

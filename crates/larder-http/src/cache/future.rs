@@ -58,8 +58,8 @@ impl<F, B: Body, E> ResponseFuture<F, B, E> {
     }
 
     /// Also tells what the request was looked up by.
-    pub(super) fn with_key(mut self, key: HeaderValue) -> Self {
-        self.key = Some(Box::new(key));
+    pub(super) fn with_key(mut self, key: Option<Box<HeaderValue>>) -> Self {
+        self.key = key;
         self
     }
 }

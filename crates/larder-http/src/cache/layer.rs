@@ -222,7 +222,7 @@ impl CacheLayer {
     ///
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
     /// let layer = CacheLayer::new(&Cache::memory()).ignore_query(["utm_*", "fbclid"]).sort_query();
-    /// let service = layer.layer(service_fn(|request: Request<Full<&[u8]>>| async move {
+    /// let service = layer.layer(service_fn(|request: Request<Full<bytes::Bytes>>| async move {
     ///     let seen = request.uri().to_string();
     ///     Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(seen))))
     /// }));
@@ -329,7 +329,7 @@ impl CacheLayer {
     ///     .ttl(Duration::from_secs(60))
     ///     .shadow(move |difference| finding.lock().unwrap().push(difference.to_string()));
     /// // It greets in the visitor's language and does not say so.
-    /// let service = layer.layer(service_fn(|request: Request<Full<&[u8]>>| async move {
+    /// let service = layer.layer(service_fn(|request: Request<Full<bytes::Bytes>>| async move {
     ///     let language = request.headers()["accept-language"].as_bytes().to_vec();
     ///     Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(language))))
     /// }));

@@ -83,7 +83,7 @@ impl<S> Missed<S> {
     pub(super) async fn run<ReqB, ResB>(
         self,
         mut request: Request<ReqB>,
-        asked: Asked,
+        mut asked: Asked,
     ) -> Result<Response<ResponseBody<ResB>>, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
@@ -101,27 +101,24 @@ impl<S> Missed<S> {
         let Ok(key) = key.key() else {
             return alone(&shared, &mut inner, request, &told).await;
         };
-        let mut first = match shared.look(&key, asked, RequestHead::from(&request), facts).await {
-            Seen::Answer(response) if config.shadow.is_none() => return Ok(response),
-            seen => Some(seen),
-        };
-        let snapshot = Arc::new(Snapshot::from(&request));
-        let head = RequestHead::from(&*snapshot);
-
+        // Made after the first look: a hit does not need it.
+        let mut snapshot: Option<Arc<Snapshot>> = None;
         // One wait for all rounds, from when the first begins.
         let mut patience = None;
         for _ in 0..ROUNDS {
-            let seen = match first.take() {
-                Some(seen) => seen,
-                None => shared.look(&key, Asked::Unknown, head, facts).await,
-            };
+            let look = std::mem::replace(&mut asked, Asked::Unknown);
+            let head = snapshot.as_deref().map_or(RequestHead::from(&request), RequestHead::from);
+            let seen = shared.look(&key, look, head, facts).await;
             let seen = match (&config.shadow, seen) {
+                (None, Seen::Answer(response)) => return Ok(response),
                 (Some(report), Seen::Answer(answer) | Seen::Stale(answer, ..)) => {
                     told.because(Reason::Shadow);
                     return compare(&shared, report, &mut inner, request, answer, &told).await;
                 }
                 (_, seen) => seen,
             };
+            let snapshot = snapshot.get_or_insert_with(|| Arc::new(Snapshot::from(&request)));
+            let (snapshot, head) = (snapshot.clone(), RequestHead::from(&**snapshot));
             let (there, held) = match seen {
                 Seen::Answer(response) => return Ok(response),
                 Seen::Stale(response, there, held) => {
@@ -182,7 +179,8 @@ impl<S> Missed<S> {
                     let mut fill = Fill::new(&shared, &key, &snapshot, facts, there, held, told);
                     fill.flight = Some(flight);
                     let (sender, receiver) = oneshot::channel();
-                    let task = fill.run(pilot, inner, request, sender);
+                    // Boxed where it is made: with a body that has a compressor inside it is too large for the stack.
+                    let task = Box::pin(fill.run(pilot, inner, request, sender));
                     // In a task of its own: a client that goes away harms nobody.
                     tokio::spawn(task.in_current_span());
                     match receiver.await {

@@ -72,7 +72,7 @@ where
     let fill = Fill::new(&shared, &key, &snapshot, facts, There::Nothing, None, told);
     let (sender, receiver) = oneshot::channel();
     // In a task of its own: what was changed is invalidated though the client has left.
-    tokio::spawn(fill.post(targets, inner, request, sender).in_current_span());
+    tokio::spawn(Box::pin(fill.post(targets, inner, request, sender)).in_current_span());
     match receiver.await {
         Ok(Filled::Response(response)) => Ok(response),
         Ok(Filled::Failed(error)) => Err(error),

@@ -192,31 +192,16 @@ where
         if !config.query.is_idle() {
             query::rewrite(&config.query, &mut request);
         }
-        if config.explain.is_none() || !explain::is_asked(config.explain.as_ref(), &mut request) {
-            return self.answer(request, RequestFacts::default());
-        }
-        let key = explain::key(&self.shared, &request);
-        self.answer(request, RequestFacts::EXPLAINED).with_key(key)
-    }
-}
-
-impl<S: Clone> Cached<S> {
-    #[inline]
-    fn answer<ReqB, ResB>(
-        &mut self,
-        mut request: Request<ReqB>,
-        known: RequestFacts,
-    ) -> ResponseFuture<S::Future, ResB, S::Error>
-    where
-        S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Send + 'static,
-        ReqB: Body + Send + 'static,
-        ResB: Body + Send + 'static,
-        ResB::Data: Send,
-        ResB::Error: Send + 'static,
-    {
-        match self.shared.open(&request, known) {
+        let key = match &config.explain {
+            None => None,
+            Some(secret) => explain::asked(secret, &self.shared, &mut request),
+        };
+        let known = match key {
+            None => RequestFacts::default(),
+            Some(_) => RequestFacts::EXPLAINED,
+        };
+        let answered = match self.shared.open(&request, known) {
+            Ok(response) if key.is_none() => return ResponseFuture::hit(response),
             Ok(response) => ResponseFuture::hit(response),
             Err(Onward::Pass(forward, reason)) => {
                 self.strip(&mut request);
@@ -225,15 +210,19 @@ impl<S: Clone> Cached<S> {
             }
             Err(Onward::Unsafe(facts)) => {
                 let shared = self.shared.clone();
-                if let Some(key) = post::key(&shared, RequestHead::from(&request), facts) {
-                    let inner = self.ready();
-                    let posted = post::run(shared, inner, key, facts, request);
-                    return ResponseFuture::boxed(Box::pin(posted));
+                match post::key(&shared, RequestHead::from(&request), facts) {
+                    Some(url) => {
+                        let posted = post::run(shared, self.ready(), url, facts, request);
+                        ResponseFuture::boxed(Box::pin(posted))
+                    }
+                    None => {
+                        let targets = invalidate::Targets::of(&request, facts);
+                        self.strip(&mut request);
+                        let response = self.inner.call(request);
+                        let after = invalidate::after(shared, targets, response);
+                        ResponseFuture::boxed(Box::pin(after))
+                    }
                 }
-                let targets = invalidate::Targets::of(&request, facts);
-                self.strip(&mut request);
-                let response = self.inner.call(request);
-                ResponseFuture::boxed(Box::pin(invalidate::after(shared, targets, response)))
             }
             Err(Onward::Miss(missing)) => {
                 let (missed, asked) = self.missed(*missing);
@@ -245,9 +234,12 @@ impl<S: Clone> Cached<S> {
                 missed.refresh(request, asked);
                 ResponseFuture::hit(response)
             }
-        }
+        };
+        answered.with_key(key)
     }
+}
 
+impl<S: Clone> Cached<S> {
     fn missed(&mut self, missing: Missing) -> (miss::Missed<S>, Asked) {
         let Missing { key, facts, only_if_cached, asked } = missing;
         let (inner, shared) = (self.ready(), self.shared.clone());
