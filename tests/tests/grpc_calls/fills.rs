@@ -21,6 +21,9 @@ use crate::support::{GET, Got, Origin, Site, call, failed, framed, ok, response,
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 
+/// Callers who wait for one another's answer.
+const MANY: usize = 1000;
+
 /// An origin whose calls wait for a permit each, and how many are inside.
 fn gated(
     write: impl Fn(usize) -> http::Response<Body> + Send + Sync + 'static,
@@ -242,11 +245,11 @@ async fn d04_a_private_answer_reaches_nobody_who_waited_for_it() {
     ] {
         let (origin, gate, _) = gated(move |call| ok(head, call.to_string()));
         let site = Site::new(origin).await;
-        let crowd = crowd(&site, 100, &[]).await;
+        let crowd = crowd(&site, MANY, &[]).await;
         until("one is inside", || site.calls() >= 1).await;
         gate.notify_one();
-        until("all others run beside each other", || site.calls() == 100).await;
-        (0..99).for_each(|_| gate.notify_one());
+        until("all others run beside each other", || site.calls() == MANY).await;
+        (1..MANY).for_each(|_| gate.notify_one());
         let waiting = tokio::spawn(async move {
             let mut texts: Vec<usize> =
                 crowd.join_all().await.iter().map(|got| got.text().parse().unwrap()).collect();
@@ -258,7 +261,7 @@ async fn d04_a_private_answer_reaches_nobody_who_waited_for_it() {
             gate.notify_waiters();
             tokio::task::yield_now().await;
         }
-        assert_eq!(waiting.await.unwrap(), (1..=100).collect::<Vec<usize>>(), "{head:?}");
+        assert_eq!(waiting.await.unwrap(), (1..=MANY).collect::<Vec<usize>>(), "{head:?}");
     }
 }
 
@@ -274,8 +277,8 @@ async fn d05_what_cannot_be_stored_is_waited_for_once() {
         site.get("a"),
     );
     first.because("no-store");
-    let crowd = crowd(&site, 100, &[]).await;
-    until("all run beside each other", || site.calls() == 101).await;
+    let crowd = crowd(&site, MANY, &[]).await;
+    until("all run beside each other", || site.calls() == MANY + 1).await;
     let waiting = tokio::spawn(crowd.join_all());
     while !waiting.is_finished() {
         gate.notify_waiters();

@@ -162,6 +162,7 @@ pub(crate) async fn serve(origin: Origin, layer: GrpcCacheLayer) -> (SocketAddr,
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let serving = Server::builder()
+        .max_concurrent_streams(4096)
         .layer(layer)
         .add_service(origin)
         .serve_with_incoming(TcpIncoming::from(listener));
