@@ -126,6 +126,23 @@ async fn a_soft_purge_leaves_what_may_stand_in() {
 }
 
 #[tokio::test]
+async fn what_answers_several_queries_is_purged_as_softly() {
+    let fields: &[(&str, &str)] = &[
+        ("cache-control", "max-age=60, stale-while-revalidate=600"),
+        ("no-vary-search", "params=(\"utm\")"),
+    ];
+    let (site, purger) = site(numbered(fields), |layer| layer.policy(Policy::rfc9111()));
+    site.get("/p?a=1").await;
+    site.get("/p?a=1").await;
+    assert!(site.get("/p?utm=1&a=1").await.told().contains("ttl=60"));
+    purger.expire(&url("/p?a=1&utm=2")).await.unwrap();
+    let got = site.get("/p?utm=1&a=1").await;
+    assert!(got.hit() && !got.told().contains("ttl=60"), "{got:?}");
+    purger.remove(&url("/p?a=1&utm=3")).await.unwrap();
+    assert!(!site.get("/p?utm=1&a=1").await.hit());
+}
+
+#[tokio::test]
 async fn a_soft_purge_lets_validators_be_asked_about() {
     let origin = Origin::says(|call, request| {
         let known = request.headers().get("if-none-match").is_some();

@@ -55,20 +55,8 @@ fn write_target(
     query: Option<&str>,
 ) -> Result<bool, Reason> {
     let config = &shared.config;
-    key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
-    key.push(path);
-    let mut rewritten = false;
-    if shared.searches.is_empty() {
-        key.push_optional(query);
-    } else {
-        let rule = key.as_ref().ok().and_then(|path| shared.searches.rule(path));
-        let canonical = rule.map(|rule| rule.canonical(query));
-        rewritten = canonical.as_ref().is_some_and(|canonical| canonical.as_deref() != query);
-        match canonical {
-            Some(canonical) if rewritten => key.push_optional(canonical),
-            _ => key.push_optional(query),
-        }
-    }
+    write_path(key, authority, path);
+    let rewritten = write_query(key, shared, query);
     if facts.any(RequestFacts::FORWARDED.union(RequestFacts::TRUSTED_OVERRIDE)) {
         let mut written = Ok(());
         key.push_with(|part| {
@@ -85,6 +73,26 @@ fn write_target(
         key.push_optional(identify(head));
     }
     Ok(rewritten)
+}
+
+/// How the keys of all queries of a path begin, behind the room.
+pub(super) fn write_path(key: &mut KeyBuf, authority: Authority<'_>, path: &str) {
+    key.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
+    key.push(path);
+}
+
+/// A query behind its path, as the path's responses want it. Tells whether that is another one.
+pub(super) fn write_query(key: &mut KeyBuf, shared: &Shared, query: Option<&str>) -> bool {
+    if !shared.searches.is_empty() {
+        let rule = key.as_ref().ok().and_then(|path| shared.searches.rule(path));
+        let canonical = rule.map(|rule| rule.canonical(query));
+        if let Some(canonical) = canonical.filter(|canonical| canonical.as_deref() != query) {
+            key.push_optional(canonical);
+            return true;
+        }
+    }
+    key.push_optional(query);
+    false
 }
 
 /// The query that a key has, and how the keys of all queries of its path begin.

@@ -10,7 +10,7 @@ use larder_http_rules::authority::{self, HostField};
 
 use super::layer::Shared;
 use super::record::{Page, Variant};
-use super::{searches, wire};
+use super::{key, searches, wire};
 
 /// Removes stored responses by their URL, or makes them stale; from [`CacheLayer::purger`](super::CacheLayer::purger).
 ///
@@ -79,7 +79,9 @@ impl Purger {
         self.forget(&target).await;
         let removed = store.remove_many(&keys).await?;
         self.forget(&target).await;
-        self.drop_queries(&target).await?;
+        if let Some(tag) = self.queries(&target) {
+            store.invalidate(std::slice::from_ref(tag)).await?;
+        }
         Ok(removed)
     }
 
@@ -103,7 +105,9 @@ impl Purger {
             expired += u64::from(self.stale(key).await?);
         }
         self.forget(&target).await;
-        self.drop_queries(&target).await?;
+        if let Some(tag) = self.queries(&target) {
+            self.shared.config.store.expire(std::slice::from_ref(tag)).await?;
+        }
         Ok(expired)
     }
 
@@ -113,21 +117,15 @@ impl Purger {
         let authority = authority::effective_of(url, HostField::Absent, config.scheme)
             .map_err(|_| unfit("a URL to purge is absolute: https://host/path"))?;
         let query = url.query().and_then(|query| config.query.apply(query));
-        let mut path = KeyBuf::from(config.room.as_ref());
-        path.push_with(|part| authority.write_to(&mut |bytes| part.write(bytes)));
-        path.push(url.path());
-        let rule = path.as_ref().ok().and_then(|path| self.shared.searches.rule(path));
-        let query = match rule {
-            Some(rule) => rule.canonical(query.as_deref()),
-            None => query.map(|query| query.into_owned()),
-        };
+        let mut key = KeyBuf::from(config.room.as_ref());
+        key::write_path(&mut key, authority, url.path());
         let prefix = Prefix::new(config.store.namespace());
-        let prefix = path.as_ref()?.parts().flatten().fold(prefix, Prefix::part);
-        path.push_optional(query.as_deref());
-        let url_key = path.as_ref()?.to_key();
-        path.push_optional(None::<&str>);
+        let prefix = key.as_ref()?.parts().flatten().fold(prefix, Prefix::part);
+        key::write_query(&mut key, &self.shared, query.as_deref());
+        let begin = key.as_ref()?.to_key();
+        key.push_optional(None::<&str>);
         let queries = searches::tag(authority, url.path());
-        Ok(Target { prefix, query, url: url_key, direct: path.key()?, queries })
+        Ok(Target { prefix, url: begin, direct: key.key()?, queries })
     }
 
     // All that lies under a target: pages, their other variants, markers.
@@ -136,7 +134,7 @@ impl Purger {
         if !store.abilities().pages {
             return Ok(vec![target.direct.clone()]);
         }
-        let query = target.query.as_deref().map(str::as_bytes);
+        let (query, _) = key::query(&self.shared.config, &target.direct);
         // Also where nothing lies yet: what another node is about to store there is voided.
         let (mut keys, mut from) = (vec![target.direct.clone()], None);
         loop {
@@ -157,14 +155,9 @@ impl Purger {
         self.shared.config.store.detach_prefix(&target.prefix).await;
     }
 
-    // Where a rule of other queries' responses is not known here.
-    async fn drop_queries(&self, target: &Target) -> Result<()> {
-        match &target.queries {
-            Some(tag) if self.shared.config.policy.no_vary_search => {
-                self.shared.config.store.invalidate(std::slice::from_ref(tag)).await.map(drop)
-            }
-            _ => Ok(()),
-        }
+    // The tag of what is stored for several queries, whose rule may not be known here.
+    fn queries<'a>(&self, target: &'a Target) -> Option<&'a Tag> {
+        target.queries.as_ref().filter(|_| self.shared.config.policy.no_vary_search)
     }
 
     // Writes a record back as old as its lifetime. Whoever writes a newer one meanwhile is not disturbed.
@@ -213,9 +206,8 @@ impl Purger {
 }
 
 struct Target {
-    // The keys of its path, and its query among these.
+    // The keys of its path.
     prefix: Prefix,
-    query: Option<String>,
     // How the keys of its responses begin.
     url: Key,
     // The key of a request that no proxy forwarded and no partition divides.

@@ -201,6 +201,7 @@ where
             Some(_) => RequestFacts::EXPLAINED,
         };
         let answered = match self.shared.open(&request, known) {
+            // Nearly every hit: nothing is written into the future once more.
             Ok(response) if key.is_none() => return ResponseFuture::hit(response),
             Ok(response) => ResponseFuture::hit(response),
             Err(Onward::Pass(forward, reason)) => {
