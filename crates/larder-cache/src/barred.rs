@@ -1,4 +1,4 @@
-//! Keys whose removal failed: empty on this node until the removal is confirmed.
+//! Keys whose removal or replacement failed: empty on this node until a removal is confirmed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::store::Core;
 /// The barred keys of a node.
 ///
 /// A removal that failed may or may not have happened. Reading on would bring the removed value back, so the key reads
-/// as empty here until a retry, once a second, is confirmed or a new value is stored.
+/// as empty here until a retry, once a second, is confirmed or a new value is stored. The same goes for a value that was
+/// to be replaced: the new one is lost, and the old one is known to be old.
 #[derive(Default)]
 pub(crate) struct Barred {
     // Reads look here first, and there are hardly ever any.

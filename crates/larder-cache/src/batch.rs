@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use larder_core::{Entry, Key, Outcome, Put, Result, When};
+use larder_core::{Entry, Error, Key, Outcome, Put, Result, When};
 
+use crate::cache::is_callers;
 use crate::{Cache, CacheKey, Options, Value};
 
 impl Cache {
@@ -50,11 +51,18 @@ impl Cache {
         if names.is_empty() {
             return Ok(names);
         }
+        let keys: Vec<Key> = puts.iter().map(|put| put.key.clone()).collect();
+        let lost = |error: Error| {
+            if !is_callers(&error) {
+                store.not_replaced(&keys);
+            }
+            error
+        };
         if !tags.is_empty() {
             let sequence = match store.marks(&options.watched(&tags)).await {
                 Ok(marks) => marks.sequence,
                 // Stored without its tags' numbers a value could never be invalidated.
-                Err(error) => return self.open(Err(error), || names),
+                Err(error) => return self.open(Err(lost(error)), || names),
             };
             let carried = options.carried(&tags);
             for put in &mut puts {
@@ -62,19 +70,23 @@ impl Cache {
                 put.entry = entry.with_built_at(sequence);
             }
         }
-        let keys: Vec<Key> = puts.iter().map(|put| put.key.clone()).collect();
         keys.iter().for_each(|key| store.detach(key));
         let outcomes = store.put_many(puts).await;
         keys.iter().for_each(|key| store.detach(key));
         match outcomes {
             Ok(outcomes) => {
-                let failed = names
-                    .into_iter()
-                    .zip(outcomes)
-                    .filter(|(_, outcome)| !matches!(outcome, Ok(Outcome::Stored)));
-                Ok(failed.map(|(name, _)| name).collect())
+                let mut failed = Vec::new();
+                for ((name, key), outcome) in names.into_iter().zip(&keys).zip(outcomes) {
+                    if outcome.as_ref().is_err_and(|error| !is_callers(error)) {
+                        store.not_replaced(std::slice::from_ref(key));
+                    }
+                    if !matches!(outcome, Ok(Outcome::Stored)) {
+                        failed.push(name);
+                    }
+                }
+                Ok(failed)
             }
-            Err(error) => self.open(Err(error), || names),
+            Err(error) => self.open(Err(lost(error)), || names),
         }
     }
 

@@ -26,9 +26,12 @@ use crate::{Codec, Options, Value};
 /// | --- | --- |
 /// | [`get`](Cache::get), [`get_many`](Cache::get_many), [`contains`](Cache::contains) | a miss |
 /// | [`get_or_compute`](Cache::get_or_compute) | computes, and gives the value |
-/// | [`set`](Cache::set), [`set_many`](Cache::set_many) | done without effect (`set_many` tells which keys) |
+/// | [`set`](Cache::set), [`set_many`](Cache::set_many) | the new value is lost (`set_many` tells which), and the old one is not read any more |
 /// | everything whose answer would be a guess: `add`, `incr`, `touch`, `ttl` | the error |
 /// | everything that must not be believed done: `delete`, `invalidate_tag`, `clear` | the error |
+///
+/// A key whose old value could be neither removed nor replaced reads as empty on this node, and its removal is tried
+/// again once a second until the store confirms it or a new value is stored.
 ///
 /// [`strict`](Cache::strict) gives a handle that tells every error. One time budget covers an operation, and a store
 /// that keeps failing is given a pause in which nothing waits for it.
@@ -334,13 +337,20 @@ impl Cache {
         let store = &self.0.store;
         let (mut entry, ttl) = self.entry(value, options)?;
         let tags = options.checked_tags()?;
-        if !tags.is_empty() {
-            let marks = store.marks(&options.watched(&tags)).await?;
-            entry = entry.with_tags(options.carried(&tags)).with_built_at(marks.sequence);
+        let stored = async {
+            if !tags.is_empty() {
+                let marks = store.marks(&options.watched(&tags)).await?;
+                entry = entry.with_tags(options.carried(&tags)).with_built_at(marks.sequence);
+            }
+            store.detach(key);
+            let outcome = store.put(key, entry, ttl, when).await;
+            store.detach(key);
+            outcome
+        };
+        let outcome = stored.await;
+        if when == When::Always && outcome.as_ref().is_err_and(|error| !is_callers(error)) {
+            store.not_replaced(std::slice::from_ref(key));
         }
-        store.detach(key);
-        let outcome = store.put(key, entry, ttl, when).await;
-        store.detach(key);
         outcome
     }
 
@@ -400,7 +410,7 @@ impl Cache {
 }
 
 // Wrong with the call rather than with the store.
-fn is_callers(error: &Error) -> bool {
+pub(crate) fn is_callers(error: &Error) -> bool {
     !(error.is_outage() || matches!(error.kind(), ErrorKind::Ambiguous))
 }
 

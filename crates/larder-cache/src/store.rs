@@ -380,6 +380,12 @@ impl Store {
         result
     }
 
+    /// A new value for these keys could not be stored: what the store may still have of them is older than what the
+    /// caller knows, and is removed as soon as the store lets itself be asked.
+    pub(crate) fn not_replaced(&self, keys: &[Key]) {
+        self.core.barred.bar(&self.core, keys);
+    }
+
     fn after_removal(&self, keys: &[Key], confirmed: bool) {
         if confirmed {
             keys.iter().for_each(|key| self.core.barred.lift(key));

@@ -44,9 +44,9 @@ async fn a_strict_handle_tells_every_error() {
     faults.inject(DOWN, &Verb::ALL);
     let strict = cache.strict();
     assert!(strict.get::<u64>("k").await.is_err());
-    assert!(strict.set("k", 1_u64).await.is_err());
     assert!(strict.contains("k").await.is_err());
     assert!(strict.get_many::<u64, _>(["k"]).await.is_err());
+    assert!(strict.set("k", 1_u64).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,6 +118,49 @@ async fn a_delete_that_failed_is_told_and_its_value_stays_away() {
     assert_eq!(faults.count(Verb::RemoveMany), 1);
     cache.set("k", "new".to_owned()).await.unwrap();
     assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_could_not_be_replaced_is_not_read_any_more() {
+    let (cache, faults, hands) = faulty();
+    let tagged = || minute().tag("t");
+    let keys = ["alone", "tagged", "batch", "tagged batch", "lost"];
+    for key in keys {
+        cache.set_with(key, "old".to_owned(), tagged()).await.unwrap();
+    }
+    faults.inject_times(1, DOWN, &[Verb::Put]);
+    cache.set("alone", "new".to_owned()).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::Marks]);
+    cache.set_with("tagged", "new".to_owned(), tagged()).await.unwrap();
+    let new = |key: &'static str| [(key, "new".to_owned())];
+    // So that the breaker stays out of it.
+    cache.set("well", 1_u64).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::PutMany]);
+    assert_eq!(cache.set_many(new("batch"), minute()).await.unwrap(), ["batch"]);
+    faults.inject_times(1, DOWN, &[Verb::Marks]);
+    assert_eq!(cache.set_many(new("tagged batch"), tagged()).await.unwrap(), ["tagged batch"]);
+    // It was carried out, and nobody was told.
+    cache.set("well", 1_u64).await.unwrap();
+    faults.inject_times(1, Fault::Lose(ErrorKind::Timeout), &[Verb::Put]);
+    cache.set("lost", "new".to_owned()).await.unwrap();
+    for key in keys {
+        assert_eq!(cache.get::<String>(key).await.unwrap(), None, "{key}");
+    }
+    // What is only added replaces nothing.
+    cache.set("added", "old".to_owned()).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::Put]);
+    assert!(cache.add("added", "new".to_owned(), minute()).await.is_err());
+    assert_eq!(*cache.get::<String>("added").await.unwrap().unwrap(), "old");
+
+    // Other nodes are told with the removal, which is tried by itself.
+    hands.advance(Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    settle().await;
+    assert_eq!(faults.count(Verb::RemoveMany), 1);
+    for key in keys {
+        assert!(cache.add(key, "newest".to_owned(), minute()).await.unwrap(), "{key}");
+        assert_eq!(*cache.get::<String>(key).await.unwrap().unwrap(), "newest");
+    }
 }
 
 #[tokio::test]
