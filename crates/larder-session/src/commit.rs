@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use larder_core::{Entry, Key, Outcome, Revision, Ttl, When};
 
+use crate::carrier::Way;
 use crate::cookie::MAX_PAIR;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -62,7 +63,7 @@ async fn try_save(shared: &Shared, state: &mut State) -> Result<()> {
             withdraw(shared, &base).await;
             return Err(error);
         }
-        state.effect = announce(shared, &base);
+        state.effect = announce(shared, state.way(), &base);
         state.settle(Some(base));
         shared.config.hook.tell(Event::Began);
         Ok(())
@@ -113,7 +114,7 @@ async fn save_in_cookie(shared: &Shared, seal: &Seal, state: &mut State) -> Resu
     let written = Some(shared.config.clock.now());
     let new = Base { id, era: 0, key, alive, revision: Revision::NONE, written, copy: false };
     // What does not fit is told before anything has happened.
-    let effect = sealed(shared, seal, &new)?;
+    let effect = sealed(shared, state.way(), seal, &new)?;
     if before.is_none() || state.rotate {
         list(shared, state.signs_in.as_ref(), &new, before.as_ref()).await?;
         forget(shared, before.as_ref()).await;
@@ -128,7 +129,7 @@ async fn save_in_cookie(shared: &Shared, seal: &Seal, state: &mut State) -> Resu
 }
 
 // The cookie that a session is.
-fn sealed(shared: &Shared, seal: &Seal, base: &Base) -> Result<Effect> {
+fn sealed(shared: &Shared, way: Way, seal: &Seal, base: &Base) -> Result<Effect> {
     let (left, now) = (left(shared, &base.alive), shared.wall_millis());
     let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
     let value = seal.close(&base.id, &base.alive, now, now.saturating_add(millis))?;
@@ -137,7 +138,7 @@ fn sealed(shared: &Shared, seal: &Seal, base: &Base) -> Result<Effect> {
         return Err(Error::saying(ErrorKind::TooLarge, words));
     }
     let browser = expiry(shared, &base.alive).browser;
-    Ok(Effect::Set(shared.config.jar.set(&value, (!browser).then_some(left))))
+    Ok(Effect::Set(shared.config.give(way, &value, (!browser).then_some(left))))
 }
 
 /// A session that goes on under another name, or ended, needs no place in its user's list any more.
@@ -180,7 +181,7 @@ pub(crate) async fn refresh(shared: &Shared, state: &mut State) {
     if base.era > 0 {
         match moving::carry(shared, base, base.alive.clone()).await {
             Ok(Moved::There(there)) => {
-                state.effect = announce(shared, &there);
+                state.effect = announce(shared, state.way(), &there);
                 state.base = Some(there);
             }
             Ok(Moved::Busy | Moved::Changed) => {}
@@ -195,7 +196,7 @@ pub(crate) async fn refresh(shared: &Shared, state: &mut State) {
         return;
     }
     let touched = match (&shared.config.seal, &shared.config.store) {
-        (Some(seal), _) => match sealed(shared, seal, base) {
+        (Some(seal), _) => match sealed(shared, state.way(), seal, base) {
             Ok(effect) => {
                 state.effect = effect;
                 return;
@@ -208,7 +209,7 @@ pub(crate) async fn refresh(shared: &Shared, state: &mut State) {
     match touched {
         Ok(true) => {
             if let Effect::Keep = state.effect {
-                state.effect = renew(shared, base);
+                state.effect = renew(shared, state.way(), base);
             }
         }
         Ok(false) => {}
@@ -238,8 +239,8 @@ async fn save_existing(shared: &Shared, state: &mut State) -> Result<()> {
         if let Some(saved) = saved {
             let same = !state.rotate && state.expiry.is_none() && saved.era == base.era;
             state.effect = match &state.effect {
-                Effect::Keep if same => renew(shared, &saved),
-                _ => announce(shared, &saved),
+                Effect::Keep if same => renew(shared, state.way(), &saved),
+                _ => announce(shared, state.way(), &saved),
             };
             state.settle(Some(saved));
             return Ok(());
@@ -402,22 +403,24 @@ pub(crate) fn left(shared: &Shared, alive: &Alive) -> Duration {
 }
 
 /// The cookie of a new id, or of another list.
-pub(crate) fn announce(shared: &Shared, base: &Base) -> Effect {
+pub(crate) fn announce(shared: &Shared, way: Way, base: &Base) -> Effect {
     let alive = &base.alive;
     let lifetime = (!expiry(shared, alive).browser).then(|| left(shared, alive));
     let slot = alive.user.as_ref().map(|user| shared.names(base.era).slot(user));
-    Effect::Set(shared.config.jar.set(&Ticket { id: base.id.clone(), slot }, lifetime))
+    Effect::Set(shared.config.give(way, &Ticket { id: base.id.clone(), slot }, lifetime))
 }
 
-// The cookie of an id that the client has: to be sent again only if the browser counts its lifetime.
-fn renew(shared: &Shared, base: &Base) -> Effect {
-    if expiry(shared, &base.alive).browser { Effect::Keep } else { announce(shared, base) }
+// The cookie of an id that the client has: to be sent again only if the browser counts its lifetime. Nobody counts that
+// of metadata.
+fn renew(shared: &Shared, way: Way, base: &Base) -> Effect {
+    let counted = way == Way::Cookie && !expiry(shared, &base.alive).browser;
+    if counted { announce(shared, way, base) } else { Effect::Keep }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cookie::Lines;
+    use crate::carrier::Carried;
     use crate::id::Entropy;
     use crate::layer::SessionLayer;
     use crate::state::Change;
@@ -425,7 +428,7 @@ mod tests {
     use std::sync::atomic::{AtomicU8, Ordering};
 
     async fn begin(shared: &Shared, value: &'static str) -> Result<State> {
-        let mut state = State::new(Lines::new());
+        let mut state = State::new(Carried::default());
         state.load(shared).await?;
         state.change(shared, Change::Set("k".into(), Some(value.into())))?;
         save(shared, &mut state).await?;

@@ -175,7 +175,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 pub(crate) const MAX_PAIR: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 // More cookies of the one name are nobody's honest browser.
-const MAX_CANDIDATES: usize = 4;
+pub(crate) const MAX_CANDIDATES: usize = 4;
 
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -245,6 +245,19 @@ pub(crate) struct Brought {
     pub(crate) malformed: bool,
 }
 
+impl Brought {
+    /// `None` for too many.
+    pub(crate) fn of(values: Option<Values<'_>>) -> Self {
+        let Some(values) = values else {
+            return Brought { any: true, malformed: true, ..Brought::default() };
+        };
+        let tickets: SmallVec<[Ticket; 1]> =
+            values.iter().filter_map(|value| Ticket::parse(value)).collect();
+        let malformed = tickets.len() < values.len();
+        Brought { any: !values.is_empty(), tickets, malformed }
+    }
+}
+
 impl Jar {
     pub(crate) fn pick(&self, headers: &HeaderMap) -> Lines {
         let mut lines = Lines::new();
@@ -269,16 +282,6 @@ impl Jar {
             values.push(value);
         }
         Some(values)
-    }
-
-    pub(crate) fn read(&self, lines: &[HeaderValue]) -> Brought {
-        let Some(values) = self.values(lines) else {
-            return Brought { any: true, malformed: true, ..Brought::default() };
-        };
-        let tickets: SmallVec<[Ticket; 1]> =
-            values.iter().filter_map(|value| Ticket::parse(value)).collect();
-        let malformed = tickets.len() < values.len();
-        Brought { any: !values.is_empty(), tickets, malformed }
     }
 
     /// `None` for the lifetime: until the browser closes.
@@ -479,7 +482,7 @@ mod tests {
             for line in lines {
                 headers.append(COOKIE, line.parse().unwrap());
             }
-            let brought = jar.read(&jar.pick(&headers));
+            let brought = Brought::of(jar.values(&jar.pick(&headers)));
             (brought.any, brought.tickets.len(), brought.malformed)
         };
         let one = |n: usize| format!("__Host-id={n:064x}");

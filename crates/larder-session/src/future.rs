@@ -6,14 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
-use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, VARY};
 use larder_http_rules::{CacheControl, vary};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::body::ResponseBody;
+use crate::carrier::Way;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::Shared;
 use crate::session::{Session, joined};
 use crate::state::Effect;
 
@@ -109,7 +109,7 @@ fn finished<B>(
             (if failed { passed(response) } else { refusal(error) }, Effect::Keep)
         }
     };
-    write_head(session.shared(), response.headers_mut(), effect);
+    write_head(session, response.headers_mut(), effect);
     told(session, response)
 }
 
@@ -121,17 +121,18 @@ fn refusal<B>(error: Error) -> Response<ResponseBody<B>> {
     response
 }
 
-fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: Effect) {
-    let jar = &shared.config.jar;
-    let cookie = match effect {
+fn write_head(session: &Session, headers: &mut HeaderMap, effect: Effect) {
+    let (config, way) = (&session.shared().config, session.way());
+    let (giving, bringing) = config.fields(way);
+    let id = match effect {
         Effect::Keep => None,
-        Effect::Set(cookie) => Some(cookie),
-        Effect::Remove => Some(jar.remove()),
+        Effect::Set(id) => Some(id),
+        Effect::Remove => Some(config.take_away(way)),
     };
     let mut control = CacheControl::new().private();
     let mut usual = "private";
-    if let Some(cookie) = cookie {
-        headers.append(SET_COOKIE, cookie);
+    if let Some(id) = id {
+        headers.append(giving, id);
         // Whoever keeps this response keeps somebody's key.
         control = control.no_store();
         usual = "no-store, private";
@@ -139,11 +140,17 @@ fn write_head(shared: &Shared, headers: &mut HeaderMap, effect: Effect) {
     if [CACHE_CONTROL, VARY].iter().all(|name| !headers.contains_key(name)) {
         // Nothing to take apart, and nothing to put together.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(usual));
-        headers.insert(VARY, HeaderValue::from_static("cookie"));
+        headers.insert(
+            VARY,
+            match way {
+                Way::Cookie => HeaderValue::from_static("cookie"),
+                Way::Metadata => HeaderValue::from(bringing.clone()),
+            },
+        );
         return;
     }
-    control.apply(headers, shared.config.clock.wall());
-    vary::append(headers, &[COOKIE]);
+    control.apply(headers, config.clock.wall());
+    vary::append(headers, std::slice::from_ref(bringing));
 }
 
 impl<F: Future> fmt::Debug for ResponseFuture<F> {

@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
+use http::header::HeaderName;
 use larder_cache::{Cache, Store};
 use larder_core::{Clock, Key, Namespace, Ttl};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tower_layer::Layer;
 
+use crate::carrier;
 use crate::cookie::{Jar, MAX_PAIR, SessionCookie};
 use crate::csrf::Origins;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) seal: Option<Seal>,
     pub(crate) origins: Origins,
     pub(crate) jar: Jar,
+    /// The metadata of gRPC calls that brings their ids instead of the cookie.
+    pub(crate) metadata: Option<HeaderName>,
     pub(crate) names: Names,
     /// Other secrets', whose names are looked up, too.
     pub(crate) accepted: Vec<Accepted>,
@@ -181,6 +185,7 @@ impl SessionLayer {
             names: Names::new(&[], &jar.name),
             accepted: Vec::new(),
             jar,
+            metadata: None,
             expiry: Expiry::default(),
             refresh: Refresh::default(),
             max_bytes: room.min(64 << 10) as usize,
@@ -221,6 +226,49 @@ impl SessionLayer {
     pub fn cookie(mut self, cookie: SessionCookie) -> Result<Self> {
         self.config.jar = cookie.check()?;
         Ok(self.named())
+    }
+
+    /// gRPC calls bring the id in that metadata entry, such as `session-id`, and get it there: native clients keep no
+    /// cookies. The answer's initial metadata has the entry when the client is to keep another id from now on, and has
+    /// it empty when the client is to forget the one that it has. Sessions are the same ones.
+    ///
+    /// A call is one whose content type is `application/grpc`. Its cookies are not looked at, so that a script cannot
+    /// read from an answer what is in a cookie that is hidden from it. All other requests have the cookie, gRPC-Web's
+    /// among them, as long as the session layer is outside of the one that translates them
+    /// (`Server::builder().layer(sessions).layer(GrpcWebLayer::new())`).
+    ///
+    /// Put it outside of a layer that caches calls, too: what such a layer does not know as a credential its handlers do
+    /// not see.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use larder_cache::Cache;
+    /// use larder_session::{Session, SessionLayer};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let sessions = SessionLayer::new(&Cache::memory()).evictable().metadata("session-id")?;
+    /// let service = sessions.layer(service_fn(async |call: Request<()>| {
+    ///     let session = call.extensions().get::<Session>().expect("the layer is there");
+    ///     let calls = session.update("calls", |calls: &mut u32| *calls += 1).await?;
+    ///     Ok::<_, larder_session::Error>(Response::new(calls.to_string()))
+    /// }));
+    /// let call = || Request::post("/shop.Shop/Buy").header("content-type", "application/grpc");
+    /// let first = service.clone().oneshot(call().body(())?).await?;
+    /// let again = call().header("session-id", &first.headers()["session-id"]).body(())?;
+    /// let answer = service.oneshot(again).await?;
+    /// assert!(!answer.headers().contains_key("session-id"), "the client has it");
+    /// assert_eq!(http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes(), "2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a name that metadata cannot have or that has another
+    /// meaning.
+    pub fn metadata(mut self, name: &str) -> Result<Self> {
+        self.config.metadata = Some(carrier::checked(name)?);
+        Ok(self)
     }
 
     /// Keys the names under which sessions are stored, so that they mean nothing to whoever reads the store without

@@ -1,7 +1,7 @@
 //! Sessions for Tower services, over any store of Larder.
 //!
 //! [`SessionLayer`] gives every request a [`Session`]: an extension for Tonic and plain Tower, an extractor for Axum
-//! (feature `axum`). What is in it lives on the server; the browser has a random id, and the store only a hash of it.
+//! (feature `axum`). Native gRPC clients may have their id [in metadata](SessionLayer::metadata). What is in it lives on the server; the browser has a random id, and the store only a hash of it.
 //!
 //! * **Nothing is lost.** Requests at the same time merge what they change in different keys;
 //!   [`update`](Session::update) counts exactly; two writes of one key conflict loudly.
@@ -140,6 +140,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
+mod carrier;
 mod commit;
 mod cookie;
 mod csrf;

@@ -56,10 +56,10 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let config = &self.shared.config;
-        let lines = config.jar.pick(request.headers());
+        let carried = config.pick(request.headers());
         let allowed = config.origins.allow(request.method(), request.uri(), request.headers());
         let outer = request.extensions().get::<SessionMark>().cloned();
-        let session = Session::new(self.shared.clone(), outer, lines);
+        let session = Session::new(self.shared.clone(), outer, carried);
         if !allowed {
             self.shared.config.hook.tell(Event::CrossSite);
             return ResponseFuture::refused(session);

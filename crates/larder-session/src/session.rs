@@ -11,8 +11,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use crate::carrier::{Carried, Way};
 use crate::commit;
-use crate::cookie::Lines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::Expiry;
 use crate::layer::Shared;
@@ -56,6 +56,7 @@ struct Inner {
     outer: Option<SessionMark>,
     // The head went out without saying that a session was used.
     unmarked: AtomicBool,
+    way: Way,
     state: Mutex<State>,
 }
 
@@ -66,13 +67,14 @@ impl AsRef<AtomicBool> for Inner {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, outer: Option<SessionMark>, lines: Lines) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, outer: Option<SessionMark>, carried: Carried) -> Self {
         Session(Arc::new(Inner {
             shared,
             used: AtomicBool::new(false),
             outer,
             unmarked: AtomicBool::new(false),
-            state: Mutex::new(State::new(lines)),
+            way: carried.way,
+            state: Mutex::new(State::new(carried)),
         }))
     }
 
@@ -382,6 +384,11 @@ impl Session {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// How the client is told its id.
+    pub(crate) fn way(&self) -> Way {
+        self.0.way
     }
 
     pub(crate) fn mark(&self) -> SessionMark {

@@ -8,7 +8,8 @@ use http::HeaderValue;
 use larder_core::{Key, Moment, Revision};
 use smallvec::SmallVec;
 
-use crate::cookie::{Brought, Lines};
+use crate::carrier::{Carried, Way};
+use crate::cookie::Brought;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::expiry::Expiry;
@@ -61,7 +62,7 @@ pub(crate) enum Change {
 
 pub(crate) type Update = Box<dyn FnMut(&mut Values) -> Result<()> + Send>;
 
-/// What becomes of the client's cookie.
+/// What becomes of what the client has: its cookie, or what it has from metadata.
 #[derive(Clone, Default)]
 pub(crate) enum Effect {
     #[default]
@@ -73,7 +74,7 @@ pub(crate) enum Effect {
 
 #[derive(Default)]
 pub(crate) struct State {
-    lines: Lines,
+    carried: Carried,
     // `None` until somebody has to know.
     brought: Option<Brought>,
     pub(crate) loaded: bool,
@@ -103,15 +104,20 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(lines: Lines) -> Self {
-        State { lines, ..State::default() }
+    pub(crate) fn new(carried: Carried) -> Self {
+        State { carried, ..State::default() }
+    }
+
+    /// How the client is told its id.
+    pub(crate) fn way(&self) -> Way {
+        self.carried.way
     }
 
     fn brought(&mut self, shared: &Shared) -> &Brought {
         let config = &shared.config;
         self.brought.get_or_insert_with(|| match &config.seal {
-            None => config.jar.read(&self.lines),
-            Some(_) => match config.jar.values(&self.lines) {
+            None => config.read(&self.carried),
+            Some(_) => match config.values(&self.carried) {
                 Some(values) => Brought { any: !values.is_empty(), ..Brought::default() },
                 None => Brought { any: true, malformed: true, ..Brought::default() },
             },
@@ -316,7 +322,7 @@ impl State {
         let found = match &shared.config.seal {
             None => look(shared, &brought.tickets).await?,
             Some(seal) => {
-                let values = shared.config.jar.values(&self.lines).unwrap_or_default();
+                let values = shared.config.values(&self.carried).unwrap_or_default();
                 open(shared, seal, &values, &mut self.reseal).await?
             }
         };

@@ -306,27 +306,39 @@ async fn grpc_web_is_cached_where_its_layer_is_outside_and_passes_where_it_is_in
 
 #[tokio::test]
 async fn p07_a_session_that_was_used_or_begun_is_nobody_elses() {
-    let (cache, _) = cache();
-    let echo = Echo::default();
-    let sessions = SessionLayer::new(&cache).evictable();
-    let mut server = Server::builder().layer(sessions).layer(layer(&cache));
-    let service = ServiceBuilder::new().layer(TonicBodyLayer).service(echo.clone());
-    let channel = served!(server.add_service(service));
-    let asked = |message: &str| format!("\n{}{message}", char::from(message.len() as u8));
-    let mine = [
-        send(&channel, call(GET, &asked("mine"), &[])).await,
-        send(&channel, call(GET, &asked("mine"), &[])).await,
-    ];
-    for got in &mine {
-        assert!(!got.hit() && got.headers.contains_key("set-cookie"), "{got:?}");
+    for (bringing, giving) in [("cookie", "set-cookie"), ("session-id", "session-id")] {
+        let (cache, _) = cache();
+        let echo = Echo::default();
+        let mut sessions = SessionLayer::new(&cache).evictable();
+        if bringing == "session-id" {
+            sessions = sessions.metadata(bringing).expect("a name");
+        }
+        let mut server = Server::builder().layer(sessions).layer(layer(&cache));
+        let service = ServiceBuilder::new().layer(TonicBodyLayer).service(echo.clone());
+        let channel = served!(server.add_service(service));
+        let asked = |message: &str| format!("\n{}{message}", char::from(message.len() as u8));
+        let mine = [
+            send(&channel, call(GET, &asked("mine"), &[])).await,
+            send(&channel, call(GET, &asked("mine"), &[])).await,
+        ];
+        for got in &mine {
+            assert!(!got.hit() && got.headers.contains_key(giving), "{got:?}");
+        }
+        assert_ne!(mine[0].headers[giving], mine[1].headers[giving]);
+        assert!(!send(&channel, call(GET, &asked("all"), &[])).await.hit());
+        let all = send(&channel, call(GET, &asked("all"), &[])).await;
+        assert!(all.hit() && !all.headers.contains_key(giving));
+
+        let id = mine[0].headers[giving].to_str().unwrap().split(';').next().unwrap();
+        let again = send(&channel, call(GET, &asked("mine"), &[(bringing, id)])).await;
+        assert!(!again.hit(), "{}", again.told());
+        let known = send(&channel, call(GET, &asked("all"), &[(bringing, id)])).await;
+        match bringing {
+            "cookie" => known.because("cookie-not-shared"),
+            // The session is outside, and this answer did not use it.
+            _ => assert!(known.hit()),
+        }
     }
-    assert_ne!(mine[0].headers["set-cookie"], mine[1].headers["set-cookie"]);
-    assert!(!send(&channel, call(GET, &asked("all"), &[])).await.hit());
-    let all = send(&channel, call(GET, &asked("all"), &[])).await;
-    assert!(all.hit() && !all.headers.contains_key("set-cookie"));
-    let cookie = mine[0].headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
-    let known = send(&channel, call(GET, &asked("all"), &[("cookie", cookie)])).await;
-    known.because("cookie-not-shared");
 }
 
 #[tokio::test]
