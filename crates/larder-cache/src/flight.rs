@@ -34,7 +34,7 @@ struct Flight {
     group: Key,
     tags: Arc<[Tag]>,
     hold: Arc<Hold>,
-    landed: watch::Receiver<Option<Landed>>,
+    progress: watch::Receiver<Progress>,
 }
 
 /// The fill marker that a flight has in the store, so that detaching the flight can take it away: a later flight would
@@ -48,11 +48,20 @@ struct Held {
     detached: bool,
 }
 
+/// How far a flight has come.
+#[derive(Clone)]
+enum Progress {
+    UnderWay(Option<Anything>),
+    Landed(Landed),
+}
+
+type Anything = Arc<dyn Any + Send + Sync>;
+
 /// How a flight ended.
 #[derive(Clone)]
 pub struct Landed {
     /// What came of it, or why nothing did.
-    pub result: Result<Arc<dyn Any + Send + Sync>, Failure>,
+    pub result: Result<Anything, Failure>,
     /// Whether those may have it who came after it had begun. Not, when the store refused it: something that they
     /// may know of happened meanwhile.
     pub shared: bool,
@@ -62,7 +71,7 @@ pub struct Landed {
 
 impl Landed {
     /// A flight's end without tags.
-    pub fn new(result: Result<Arc<dyn Any + Send + Sync>, Failure>, shared: bool) -> Self {
+    pub fn new(result: Result<Anything, Failure>, shared: bool) -> Self {
         Landed { result, shared, tags: Arc::default() }
     }
 }
@@ -92,11 +101,20 @@ pub struct Pilot {
     number: u64,
     flights: Flights,
     hold: Arc<Hold>,
-    landing: watch::Sender<Option<Landed>>,
+    progress: watch::Sender<Progress>,
 }
 
 /// Held by a caller that waits. Dropping it harms nobody.
-pub struct Passenger(watch::Receiver<Option<Landed>>);
+pub struct Passenger(watch::Receiver<Progress>);
+
+/// What a [`Passenger`] hears.
+#[derive(Clone)]
+pub enum Heard {
+    /// What the one that does the work has [announced](Pilot::announce).
+    Announced(Anything),
+    /// How it ended.
+    Landed(Landed),
+}
 
 const STRIPES: usize = 64;
 
@@ -115,17 +133,17 @@ impl Flights {
     pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
         let mut table = self.table(group).lock();
         if let Some(flight) = table.get(key) {
-            return Joined::Passenger(Passenger(flight.landed.clone()));
+            return Joined::Passenger(Passenger(flight.progress.clone()));
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let (landing, landed) = watch::channel(None);
+        let (sender, progress) = watch::channel(Progress::UnderWay(None));
         let hold = Arc::new(Hold::default());
         let flight = Flight {
             number,
             group: group.clone(),
             tags: tags.into(),
             hold: hold.clone(),
-            landed: landed.clone(),
+            progress: progress.clone(),
         };
         table.insert(key.clone(), flight);
         let pilot = Pilot {
@@ -134,9 +152,9 @@ impl Flights {
             number,
             flights: self.clone(),
             hold,
-            landing,
+            progress: sender,
         };
-        Joined::Pilot(pilot, Passenger(landed))
+        Joined::Pilot(pilot, Passenger(progress))
     }
 
     pub(crate) fn detach(&self, group: &Key) {
@@ -221,10 +239,16 @@ impl Pilot {
         !held.detached
     }
 
+    /// Tells those who wait, and those who come yet, of something that they may be able to use before the flight has
+    /// ended. Whether an invalidation has made it useless in the meantime is theirs to find out.
+    pub fn announce(&self, something: Anything) {
+        self.progress.send_replace(Progress::UnderWay(Some(something)));
+    }
+
     /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told.
     pub fn land(self, landed: Landed) {
         self.flights.leave(&self);
-        self.landing.send_replace(Some(landed));
+        self.progress.send_replace(Progress::Landed(landed));
     }
 }
 
@@ -245,8 +269,31 @@ impl Passenger {
     ///
     /// Dropping the future harms nobody.
     pub async fn arrive(mut self) -> Option<Landed> {
-        let landed = self.0.wait_for(Option::is_some).await.ok()?;
-        landed.clone()
+        let ended = |progress: &Progress| matches!(progress, Progress::Landed(_));
+        match &*self.0.wait_for(ended).await.ok()? {
+            Progress::Landed(landed) => Some(landed.clone()),
+            Progress::UnderWay(_) => None,
+        }
+    }
+
+    /// Waits for an announcement or for the landing; `None` when the flight ended without a result.
+    ///
+    /// Dropping the future harms nobody.
+    pub async fn hear(&mut self) -> Option<Heard> {
+        let news = |progress: &Progress| !matches!(progress, Progress::UnderWay(None));
+        match &*self.0.wait_for(news).await.ok()? {
+            Progress::UnderWay(announced) => announced.clone().map(Heard::Announced),
+            Progress::Landed(landed) => Some(Heard::Landed(landed.clone())),
+        }
+    }
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Heard::Announced(_) => f.write_str("Announced"),
+            Heard::Landed(landed) => landed.fmt(f),
+        }
     }
 }
 
@@ -291,6 +338,26 @@ mod tests {
         let value = passenger.arrive().await.unwrap().result.unwrap();
         assert_eq!(value.downcast_ref::<u32>(), Some(&7));
         assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_is_heard_before_the_landing_and_by_those_who_come_later() {
+        let flights = Flights::default();
+        let pilot = start(&flights, "a");
+        let mut early = board(&flights, "a");
+        pilot.announce(Arc::new(3_u32));
+        let mut late = board(&flights, "a");
+        for passenger in [&mut early, &mut late] {
+            let Some(Heard::Announced(value)) = passenger.hear().await else { panic!("nothing") };
+            assert_eq!(value.downcast_ref::<u32>(), Some(&3));
+        }
+        let waiting = tokio::spawn(early.arrive());
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "an announcement is no landing");
+        pilot.land(landed(7));
+        assert!(matches!(late.hear().await, Some(Heard::Landed(_))));
+        let value = waiting.await.unwrap().unwrap().result.unwrap();
+        assert_eq!(value.downcast_ref::<u32>(), Some(&7));
     }
 
     #[tokio::test]

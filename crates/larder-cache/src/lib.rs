@@ -76,7 +76,7 @@ pub use codec::Codec;
 pub use computed::Computed;
 pub use failover::{Failover, FailoverBuilder};
 pub use failure::Failure;
-pub use flight::{Joined, Landed, Passenger, Pilot};
+pub use flight::{Heard, Joined, Landed, Passenger, Pilot};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use following::Following;
 pub use fragment::{Fragment, Rendering};

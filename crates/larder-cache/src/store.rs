@@ -495,6 +495,38 @@ impl Store {
         self.core.write(self.core.backend.renew_erased(key, token, hold)).await
     }
 
+    /// Whether what is being made for the key would be valid if it were stored at this moment: its marker, or the record
+    /// that it is to replace, is there, and none of its tags was invalidated since its making began. For those who
+    /// came later and want to use it before it is stored. Two round trips.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked or does not answer in time.
+    pub async fn would_hold(
+        &self,
+        key: &Key,
+        when: When,
+        hold: Duration,
+        tags: &[Tag],
+        built_at: Sequence,
+    ) -> Result<bool> {
+        let there = match when {
+            When::Token(token) => self.renew(key, token, hold).await?,
+            When::Revision(revision) => {
+                let entry = self.get(key, &[]).await?.entry;
+                entry.is_some_and(|entry| entry.revision() == revision)
+            }
+            When::Present => self.get(key, &[]).await?.entry.is_some(),
+            When::Absent | When::Always => true,
+        };
+        if !there || tags.is_empty() {
+            return Ok(there);
+        }
+        let tags = tags.iter().cloned().chain(tags.iter().filter_map(Tag::expiring)).collect();
+        let covered = self.core.read(self.core.cover(&self.namespace, tags, built_at)).await?;
+        Ok(covered.into_iter().all(|covers| covers))
+    }
+
     /// Takes a fill marker away, or turns it into a pass mark.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! Sessions for Tower services, over any store of Larder.
 //!
 //! [`SessionLayer`] gives every request a [`Session`]: an extension for Tonic and plain Tower, an extractor for Axum
-//! (feature `axum`). Native gRPC clients may have their id [in metadata](SessionLayer::metadata). What is in it lives on the server; the browser has a random id, and the store only a hash of it.
+//! (feature `axum`). What is in it lives on the server; the browser has a random id, and the store only a hash of it.
+//! Native gRPC clients may have theirs [in metadata](SessionLayer::metadata).
 //!
 //! * **Nothing is lost.** Requests at the same time merge what they change in different keys;
 //!   [`update`](Session::update) counts exactly; two writes of one key conflict loudly.

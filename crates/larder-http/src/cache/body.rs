@@ -12,12 +12,17 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::shadow::Watch;
+use super::stream::Follower;
 use super::tee::{self, Reader};
+
+/// Any error of a body.
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
     /// The body of a response that went through [`Cached`](super::Cached).
     ///
-    /// Its data is [`Bytes`]; of a stored body every reader shares the same ones.
+    /// Its data is [`Bytes`]; of a stored body every reader shares the same ones. Its errors are the handler's, boxed, and
+    /// [`BrokenOff`](super::BrokenOff) for requests that read another one's response as it comes.
     pub struct ResponseBody<B>
     where
         B: Body,
@@ -37,6 +42,7 @@ pin_project! {
         Passed { #[pin] body: B },
         Watched { #[pin] body: B, watch: Watch },
         Copied { reader: Reader<B> },
+        Followed { follower: Follower },
         Frames { frames: VecDeque<Bytes> },
     }
 }
@@ -87,6 +93,10 @@ impl<B: Body> ResponseBody<B> {
     pub(super) fn copied(reader: Reader<B>) -> Self {
         ResponseBody { kind: Kind::Copied { reader } }
     }
+
+    pub(super) fn followed(follower: Follower) -> Self {
+        ResponseBody { kind: Kind::Followed { follower } }
+    }
 }
 
 impl<B: Body> Default for ResponseBody<B> {
@@ -96,14 +106,18 @@ impl<B: Body> Default for ResponseBody<B> {
     }
 }
 
-impl<B: Body> Body for ResponseBody<B> {
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
             KindProj::Stored { body, trailers } => {
                 if let Some(body) = body.take() {
@@ -112,11 +126,12 @@ impl<B: Body> Body for ResponseBody<B> {
                 let trailers = trailers.take().map(|trailers| (*trailers).clone());
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
-            KindProj::Passed { body } => {
-                Poll::Ready(ready!(body.poll_frame(cx)).map(|frame| frame.map(shared)))
-            }
-            KindProj::Watched { body, watch } => watch.poll_frame(body, cx),
-            KindProj::Copied { reader } => reader.poll_frame(cx),
+            KindProj::Passed { body } => Poll::Ready(
+                ready!(body.poll_frame(cx)).map(|frame| frame.map(shared).map_err(Into::into)),
+            ),
+            KindProj::Watched { body, watch } => watch.poll_frame(body, cx).map_err(Into::into),
+            KindProj::Copied { reader } => reader.poll_frame(cx).map_err(Into::into),
+            KindProj::Followed { follower } => follower.poll_frame(cx).map_err(Into::into),
             KindProj::Frames { frames } => {
                 Poll::Ready(frames.pop_front().map(|frame| Ok(Frame::data(frame))))
             }
@@ -130,6 +145,7 @@ impl<B: Body> Body for ResponseBody<B> {
             // Who sees that it ends does not poll again, and the end is compared too.
             Kind::Watched { .. } => false,
             Kind::Copied { reader } => reader.is_end_stream(),
+            Kind::Followed { follower } => follower.is_end_stream(),
             Kind::Frames { frames } => frames.is_empty(),
         }
     }
@@ -148,6 +164,7 @@ impl<B: Body> Body for ResponseBody<B> {
             }
             Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
             Kind::Copied { reader } => reader.size_hint(),
+            Kind::Followed { follower } => SizeHint::with_exact(follower.left()),
             Kind::Frames { frames } => {
                 SizeHint::with_exact(frames.iter().map(|frame| frame.len() as u64).sum())
             }
@@ -162,6 +179,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Passed { .. } => "ResponseBody(passed)",
             Kind::Watched { .. } => "ResponseBody(watched)",
             Kind::Copied { .. } => "ResponseBody(copied)",
+            Kind::Followed { .. } => "ResponseBody(followed)",
             Kind::Frames { .. } => "ResponseBody(frames)",
         })
     }

@@ -13,15 +13,16 @@ use http_body::{Body, SizeHint};
 use larder_cache::Pilot;
 use larder_http_rules::conditional::{self, Validators, Verdict};
 use larder_http_rules::range::Part;
-use larder_http_rules::{Reason, RequestFacts, date, headers};
+use larder_http_rules::{Reason, RequestFacts, SessionMark, date, headers};
 use tokio::time::Instant;
 
 use super::answer::not_modified;
 use super::body::ResponseBody;
 use super::commit::Commit;
-use super::fill::{Fill, Filled, Landing, Sender, land};
+use super::fill::{Fill, Filled, Landing, Sender, Streaming, land};
 use super::plan::{Plan, session_touched};
 use super::record::{Stored, Variant};
+use super::stream::Stream;
 use super::tee::{self, Copied, Copying};
 use crate::RequestHead;
 
@@ -42,6 +43,7 @@ impl Fill {
         self.told.answered(parts.status);
         let size = longer(body.size_hint(), prefix.as_ref());
         let stored_head = (parts.status, parts.headers.clone());
+        let whole = prefix.is_none();
         let mut copying = Copying::new(prefix, body, self.shared.config.max_body, plan.length);
 
         // What is ready already needs no stream: most handlers' bodies are.
@@ -88,6 +90,9 @@ impl Fill {
                 Ok(Ok(other))
             }
             Ok(Poll::Pending) => {
+                if let Some(pilot) = pilot.as_ref().filter(|_| whole) {
+                    self.announce(pilot, &stored_head, &plan, &commit, writer.stream());
+                }
                 let mut response = head(ResponseBody::copied(reader));
                 self.told.forwarded(&mut response, may_store);
                 let _ = sender.send(Filled::Response(response));
@@ -126,10 +131,58 @@ impl Fill {
                 if in_time {
                     self.mark_pass();
                 }
-                writer.hand_over(copying.into_parts().1);
                 let reason = if in_time { Reason::BodyTooLarge } else { Reason::WaitTooLong };
                 self.give_up(&commit.permit, pilot, reason).await;
+                // Those who read along have nobody else to read from; how long it may become is known.
+                if !in_time && writer.stream().is_followed() {
+                    let rest =
+                        poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
+                    let rest = AssertUnwindSafe(rest).catch_unwind();
+                    tokio::select! {
+                        copied = rest => match copied {
+                            Ok(Copied::Complete(_, trailers) | Copied::Truncated(trailers)) => {
+                                return writer.complete(trailers);
+                            }
+                            Ok(Copied::Failed(error)) => return writer.fail(error),
+                            Ok(Copied::TooLarge) => {}
+                            Err(panic) => return writer.panicked(panic),
+                        },
+                        () = writer.stream().deserted() => return,
+                    }
+                }
+                writer.hand_over(copying.into_parts().1);
             }
+        }
+    }
+
+    // Those who wait may read along: where it is known how long it will be, and where nothing can turn up on the way
+    // that makes it its own client's only.
+    fn announce(
+        &self,
+        pilot: &Pilot,
+        (status, fields): &(StatusCode, HeaderMap),
+        plan: &Plan,
+        commit: &Commit,
+        stream: &Stream,
+    ) {
+        let outside = RequestHead::from(&*self.snapshot).extensions().get::<SessionMark>();
+        let sure = outside.is_none() && plan.session.is_none() && !fields.contains_key(TRAILER);
+        if let (true, Some(length), None, Some(when)) =
+            (sure, plan.length, &plan.storable.part, commit.permit.when())
+        {
+            let (tags, built_at) = (plan.tags.clone(), commit.built_at);
+            let head = (*status, fields.clone());
+            let variant = self.variant(head, Bytes::new(), None, None, plan.clone(), commit);
+            let (at, source) = (self.now(), stream.source());
+            pilot.announce(Arc::new(Streaming {
+                variant,
+                at,
+                source,
+                length,
+                when,
+                tags,
+                built_at,
+            }));
         }
     }
 
@@ -153,11 +206,32 @@ impl Fill {
             commit.permit.release(&self.shared, &self.key).await;
             return Ending::unstorable(reason);
         }
-        let made = (status, body, plan.storable.part);
+        let made = (status, body, plan.storable.part.clone());
         let Some((status, body, part)) = self.joined(made, &mut fields) else {
             commit.permit.release(&self.shared, &self.key).await;
             return Ending::unstorable(Reason::PartialContent);
         };
+        let tags = plan.tags.clone();
+        let own_tags = plan.own_tags;
+        let variant = Arc::new(self.variant((status, fields), body, trailers, part, plan, &commit));
+        let at = self.now();
+        let done = commit.run(&self.shared, &self.key, variant.clone(), tags).await;
+        // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
+        // after that. The store tells them whether it still holds.
+        let shared = done.shared && !(done.stored && own_tags);
+        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared }
+    }
+
+    // What is stored of a response.
+    fn variant(
+        &self,
+        (status, mut fields): (StatusCode, HeaderMap),
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+        part: Option<Part>,
+        plan: Plan,
+        commit: &Commit,
+    ) -> Variant {
         let wall = self.wall();
         let announced = trailers.as_ref().and_then(|_| fields.get(TRAILER).cloned());
         headers::remove_hop_by_hop(&mut fields);
@@ -172,7 +246,7 @@ impl Fill {
         let mut terms = plan.storable.terms;
         terms.initial_age = terms.age(self.now().since(commit.head_at));
         let route = &self.shared.config.route.credentials;
-        let variant = Arc::new(Variant {
+        Variant {
             rule: plan.list.rule(route),
             list: plan.list,
             selector: plan.selector,
@@ -180,13 +254,7 @@ impl Fill {
             by_language: plan.by_language,
             search: plan.search,
             response: Stored { part, ..Stored::new(status, fields, body, trailers, terms, wall) },
-        });
-        let at = self.now();
-        let done = commit.run(&self.shared, &self.key, variant.clone(), plan.tags).await;
-        // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
-        // after that. The store tells them whether it still holds.
-        let shared = done.shared && !(done.stored && plan.own_tags);
-        Ending { landing: Landing::Fresh(variant, at), stored: done.stored, shared }
+        }
     }
 
     // What is stored of a part: with what there was of the same whole, if they fit (RFC 9111 §3.4). `None` where it has

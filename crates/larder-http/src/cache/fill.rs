@@ -9,7 +9,7 @@ use http::header::{IF_RANGE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use larder_cache::{Joined, Landed, Pilot};
-use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag};
+use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag, When};
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{Reason, RequestFacts};
 use tokio::sync::oneshot;
@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::body::ResponseBody;
+use super::body::{BoxError, ResponseBody};
 use super::commit::{Commit, Permit};
 use super::layer::Shared;
 use super::miss::{Held, There};
 use super::plan::{Plan, plan};
 use super::record::{Page, Variant};
 use super::service::strip;
+use super::stream::Source;
 use super::tee::Panic;
 use super::validate::Question;
 use super::verdict::Told;
@@ -62,6 +63,28 @@ pub(super) enum Landing {
     Again,
 }
 
+/// A storable response whose body is still coming. Those who wait for its fill may read along.
+pub(super) struct Streaming {
+    /// Without its body.
+    pub(super) variant: Variant,
+    pub(super) at: Moment,
+    pub(super) source: Source,
+    pub(super) length: u64,
+    pub(super) when: When,
+    pub(super) tags: Vec<Tag>,
+    pub(super) built_at: Sequence,
+}
+
+impl Streaming {
+    /// Whether what was invalidated since it was begun leaves it as it is: somebody who came after that must not have
+    /// it.
+    pub(super) async fn holds(&self, shared: &Shared, key: &Key) -> bool {
+        let Streaming { when, tags, built_at, .. } = self;
+        let holds = shared.config.store.would_hold(key, *when, HOLD, tags, *built_at).await;
+        holds.unwrap_or(false)
+    }
+}
+
 // How long a fill marker lives without being renewed.
 const HOLD: Duration = Duration::from_secs(6);
 
@@ -94,7 +117,7 @@ impl Fill {
         ReqB: Body + Send + 'static,
         ResB: Body + Send + 'static,
         ResB::Data: Send,
-        ResB::Error: Send + 'static,
+        ResB::Error: Into<BoxError> + Send + 'static,
     {
         let store = &self.shared.config.store;
         if request.method() != Method::GET || self.shared.resting.holds(&self.key, store.clock()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{IF_RANGE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use larder_cache::{Joined, Landed, Lookup};
+use larder_cache::{Heard, Joined, Landed, Lookup, Passenger};
 use larder_core::{Entry, Key, KeyBuf, Moment, Revision, Tag};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::reuse::Failure;
@@ -16,13 +16,14 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::answer::Answer;
-use super::body::ResponseBody;
-use super::fill::{Fill, Filled, Landing};
+use super::body::{BoxError, ResponseBody};
+use super::fill::{Fill, Filled, Landing, Streaming};
 use super::layer::Shared;
 use super::plan::may_store;
 use super::record::{Page, Variant};
 use super::service::{Asked, strip};
 use super::shadow::compare;
+use super::stream::Follower;
 use super::verdict::{self, Tier, Told};
 use super::{validate, wire};
 use crate::RequestHead;
@@ -49,6 +50,14 @@ enum Seen<B: Body> {
         there: There,
         held: Option<Held>,
     },
+}
+
+/// What waiting for another request's fill came to.
+enum Waited<B: Body> {
+    /// Its response, whose body comes as that fill gets it.
+    Along(Response<ResponseBody<B>>),
+    /// Its end.
+    Landed(Option<Landed>),
 }
 
 /// What is stored under the key, and is no answer.
@@ -92,7 +101,7 @@ impl<S> Missed<S> {
         ReqB: Body + Send + 'static,
         ResB: Body + Send + 'static,
         ResB::Data: Send,
-        ResB::Error: Send + 'static,
+        ResB::Error: Into<BoxError> + Send + 'static,
     {
         let Missed { shared, mut inner, key, facts, only_if_cached } = self;
         let config = &shared.config;
@@ -202,9 +211,14 @@ impl<S> Missed<S> {
             }
             told.collapsed();
             let until = *patience.get_or_insert_with(|| Instant::now() + config.wait);
-            let Ok(landed) = tokio::time::timeout_at(until, passenger.arrive()).await else {
-                told.because(Reason::WaitTooLong);
-                return alone(&shared, &mut inner, request, &told).await;
+            let waited = shared.wait(&key, passenger, head, facts, &told);
+            let landed = match tokio::time::timeout_at(until, waited).await {
+                Ok(Waited::Along(response)) => return Ok(response),
+                Ok(Waited::Landed(landed)) => landed,
+                Err(_) => {
+                    told.because(Reason::WaitTooLong);
+                    return alone(&shared, &mut inner, request, &told).await;
+                }
             };
             match landed.as_ref().and_then(landing) {
                 Some((Landing::Fresh(variant, at), true)) => {
@@ -236,7 +250,7 @@ impl<S> Missed<S> {
         ReqB: Body + Send + 'static,
         ResB: Body + Send + 'static,
         ResB::Data: Send,
-        ResB::Error: Send + 'static,
+        ResB::Error: Into<BoxError> + Send + 'static,
     {
         let Missed { shared, inner, key, facts, .. } = self;
         let Asked::Page(entry) = asked else { return };
@@ -439,6 +453,35 @@ impl Shared {
             flight.push_optional(head.headers().get(IF_RANGE).map(|value| value.as_bytes()));
         }
         flight.key().ok()
+    }
+
+    // Waits for another request's fill, or for as much of it as is enough.
+    async fn wait<B: Body>(
+        &self,
+        key: &Key,
+        mut passenger: Passenger,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+        told: &Told,
+    ) -> Waited<B> {
+        // What depends on all of the body waits for all of it.
+        if !facts.any(RequestFacts::RANGE.union(RequestFacts::CONDITIONAL)) {
+            match passenger.hear().await {
+                Some(Heard::Announced(announced)) => {
+                    if let Some(streaming) = announced.downcast_ref::<Streaming>()
+                        && streaming.holds(self, key).await
+                        && let Some(response) =
+                            self.given::<B>(&streaming.variant, streaming.at, head, facts, told)
+                    {
+                        let follower = Follower::new(&streaming.source, streaming.length);
+                        return Waited::Along(response.map(|_| ResponseBody::followed(follower)));
+                    }
+                }
+                Some(Heard::Landed(landed)) => return Waited::Landed(Some(landed)),
+                None => return Waited::Landed(None),
+            }
+        }
+        Waited::Landed(passenger.arrive().await)
     }
 
     // What another request's fill made, if this request may have it too.

@@ -24,6 +24,7 @@ use crate::head::Snapshot;
 use crate::mark::{Caching, VaryBy, VaryInside, VaryOutside};
 
 /// How a response is to be stored.
+#[derive(Clone)]
 pub(super) struct Plan {
     pub(super) storable: Storable,
     pub(super) list: Arc<List>,

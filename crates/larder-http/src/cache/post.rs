@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::body::ResponseBody;
+use super::body::{BoxError, ResponseBody};
 use super::commit::{Commit, Permit};
 use super::fill::{Fill, Filled, Sender};
 use super::invalidate::{self, Targets};
@@ -64,7 +64,7 @@ where
     ReqB: Body + Send + 'static,
     ResB: Body + Send + 'static,
     ResB::Data: Send,
-    ResB::Error: Send + 'static,
+    ResB::Error: Into<BoxError> + Send + 'static,
 {
     let snapshot = Arc::new(Snapshot::from(&request));
     let told = Told::new(&shared.config, facts, Forward::Method, Reason::UnsafeMethod);

@@ -12,7 +12,7 @@ use larder_http_rules::{Handling, Reason, RequestFacts, Reuse, cookies, request}
 use tower_service::Service;
 
 use super::answer::Answer;
-use super::body::ResponseBody;
+use super::body::{BoxError, ResponseBody};
 use super::future::ResponseFuture;
 use super::layer::Shared;
 use super::record::Page;
@@ -177,7 +177,7 @@ where
     ReqB: Body + Send + 'static,
     ResB: Body + Send + 'static,
     ResB::Data: Send,
-    ResB::Error: Send + 'static,
+    ResB::Error: Into<BoxError> + Send + 'static,
 {
     type Response = Response<ResponseBody<ResB>>;
     type Error = S::Error;

@@ -1,9 +1,9 @@
-//! One body for two: the client's stream and the bounded copy that is stored.
+//! One body for all: the bounded copy that is stored, and what the client that began the fill reads of it.
 
 use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::body::shared;
+use super::stream::{End, Next, Place, Stream};
 
 /// A body that is being copied, as far as the copy has come.
 ///
@@ -109,10 +110,13 @@ impl<B: Body> Copying<B> {
     }
 }
 
-/// The writing half: the fill tells the client's reader what comes.
-pub(super) struct Writer<B: Body>(Arc<Mutex<State<B>>>);
+/// The writing half: the fill tells those who read what comes.
+pub(super) struct Writer<B: Body> {
+    stream: Stream,
+    own: Arc<Mutex<Option<Own<B>>>>,
+}
 
-/// The reading half, inside the client's body.
+/// The reading half, inside the body of the client that began the fill.
 pub(super) struct Reader<B: Body> {
     state: ReaderState<B>,
     read: u64,
@@ -120,19 +124,13 @@ pub(super) struct Reader<B: Body> {
 }
 
 enum ReaderState<B: Body> {
-    Shared { shared: Arc<Mutex<State<B>>>, next: usize },
+    Copy { place: Place, own: Arc<Mutex<Option<Own<B>>>> },
     Rest(Pin<Box<B>>),
     Done,
 }
 
-struct State<B: Body> {
-    frames: Vec<Bytes>,
-    end: Option<End<B>>,
-    waker: Option<Waker>,
-}
-
-enum End<B: Body> {
-    Complete(Option<HeaderMap>),
+/// What only the client that began the fill gets.
+enum Own<B: Body> {
     Failed(B::Error),
     // The copy was given up.
     Rest(Pin<Box<B>>),
@@ -145,50 +143,48 @@ pub(super) type Panic = Box<dyn Any + Send>;
 
 /// A pair, beginning with these frames. `size` is what is known of the whole body.
 pub(super) fn pair<B: Body>(frames: Vec<Bytes>, size: SizeHint) -> (Writer<B>, Reader<B>) {
-    let shared = Arc::new(Mutex::new(State { frames, end: None, waker: None }));
-    let state = ReaderState::Shared { shared: shared.clone(), next: 0 };
-    (Writer(shared), Reader { state, read: 0, size })
+    let stream = Stream::new(frames);
+    let own = Arc::new(Mutex::new(None));
+    let state = ReaderState::Copy { place: stream.place(), own: own.clone() };
+    (Writer { stream, own }, Reader { state, read: 0, size })
 }
 
 impl<B: Body> Writer<B> {
     pub(super) fn push(&self, frame: Bytes) {
-        self.change(|state| state.frames.push(frame));
+        self.stream.push(frame);
+    }
+
+    /// The copy, for others to read.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     pub(super) fn complete(self, trailers: Option<HeaderMap>) {
-        self.change(|state| state.end = Some(End::Complete(trailers)));
+        self.stream.end(End::Complete(trailers));
     }
 
     pub(super) fn fail(self, error: B::Error) {
-        self.change(|state| state.end = Some(End::Failed(error)));
+        self.end(Own::Failed(error));
     }
 
     pub(super) fn panicked(self, panic: Panic) {
-        self.change(|state| state.end = Some(End::Panicked(panic)));
+        self.end(Own::Panicked(panic));
     }
 
     pub(super) fn hand_over(self, rest: Pin<Box<B>>) {
-        self.change(|state| state.end = Some(End::Rest(rest)));
+        self.end(Own::Rest(rest));
     }
 
-    fn change(&self, change: impl FnOnce(&mut State<B>)) {
-        let waker = {
-            let mut state = self.0.lock();
-            change(&mut state);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    fn end(&self, own: Own<B>) {
+        self.own.lock().get_or_insert(own);
+        self.stream.end(End::Broken);
     }
 }
 
 impl<B: Body> Drop for Writer<B> {
     fn drop(&mut self) {
-        let lost = || End::Panicked(Box::new("the fill of a cached response was lost"));
-        self.change(|state| {
-            state.end.get_or_insert_with(lost);
-        });
+        // Unless it has ended.
+        self.end(Own::Panicked(Box::new("the fill of a cached response was lost")));
     }
 }
 
@@ -198,44 +194,33 @@ impl<B: Body> Reader<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         loop {
-            let next_state = match &mut self.state {
+            match &mut self.state {
                 ReaderState::Done => return Poll::Ready(None),
                 ReaderState::Rest(body) => {
-                    let frame = std::task::ready!(body.as_mut().poll_frame(cx));
+                    let frame = ready!(body.as_mut().poll_frame(cx));
                     return Poll::Ready(frame.map(|frame| frame.map(shared)));
                 }
-                ReaderState::Shared { shared, next } => {
-                    let mut state = shared.lock();
-                    if let Some(frame) = state.frames.get(*next) {
-                        *next += 1;
+                ReaderState::Copy { place, own } => match ready!(place.poll_next(cx)) {
+                    Next::Frame(frame) => {
                         self.read += frame.len() as u64;
-                        return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
+                        return Poll::Ready(Some(Ok(Frame::data(frame))));
                     }
-                    match state.end.take() {
-                        None => {
-                            state.waker = Some(cx.waker().clone());
-                            return Poll::Pending;
-                        }
-                        Some(End::Complete(trailers)) => {
-                            drop(state);
-                            self.state = ReaderState::Done;
-                            return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))));
-                        }
-                        Some(End::Failed(error)) => {
-                            drop(state);
-                            self.state = ReaderState::Done;
-                            return Poll::Ready(Some(Err(error)));
-                        }
-                        Some(End::Panicked(panic)) => {
-                            drop(state);
-                            self.state = ReaderState::Done;
-                            std::panic::resume_unwind(panic);
-                        }
-                        Some(End::Rest(body)) => ReaderState::Rest(body),
+                    Next::End(End::Complete(trailers)) => {
+                        self.state = ReaderState::Done;
+                        return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
                     }
-                }
-            };
-            self.state = next_state;
+                    Next::End(End::Broken) => {
+                        let own = own.lock().take();
+                        self.state = ReaderState::Done;
+                        match own {
+                            Some(Own::Failed(error)) => return Poll::Ready(Some(Err(error))),
+                            Some(Own::Panicked(panic)) => std::panic::resume_unwind(panic),
+                            Some(Own::Rest(body)) => self.state = ReaderState::Rest(body),
+                            None => {}
+                        }
+                    }
+                },
+            }
         }
     }
 
@@ -243,7 +228,7 @@ impl<B: Body> Reader<B> {
         match &self.state {
             ReaderState::Done => true,
             ReaderState::Rest(body) => body.is_end_stream(),
-            ReaderState::Shared { .. } => false,
+            ReaderState::Copy { .. } => false,
         }
     }
 
