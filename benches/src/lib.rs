@@ -7,6 +7,8 @@
 //! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`grpc`] gRPC calls, [`served`] whole
 //!   requests through hyper.
 //! * [`backends`] has the stores beside their bare clients, over real servers.
+//! * [`memory`] has what entries occupy.
+//! * [`outage`] has a Redis that dies, freezes and flaps under load.
 //! * `peers`, a workspace of its own, has other caches that would be too much to build with the project.
 //! * [`measure`] runs them. Allocations are counted in a program of their own (`src/bin/allocations.rs`), so that the
 //!   counting allocator weighs on neither times nor instructions.
@@ -19,6 +21,8 @@ pub mod data;
 pub mod grpc;
 pub mod http;
 pub mod measure;
+pub mod memory;
+pub mod outage;
 pub mod served;
 pub mod sessions;
 

@@ -149,3 +149,58 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
+//!
+//! # Tests
+//!
+//! What you build with the cache is tested with the cache itself, over a clock that the test drives and a store that fails
+//! when it is told to; both, and the counter, are in `larder-testkit`.
+//!
+//! ```
+//! use larder_cache::{Cache, Options};
+//! use larder_core::{Clock, ErrorKind};
+//! use larder_testkit::counted::Counted;
+//! use larder_testkit::faulty::{Fault, Faulty, Verb};
+//! use larder_testkit::reference::Reference;
+//! use std::time::Duration;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let (clock, hands) = Clock::manual();
+//! let backend = Faulty::new(Reference::new(clock));
+//! let faults = backend.faults();
+//! let cache = Cache::new(backend);
+//!
+//! let loads = Counted::new("the price list");
+//! let prices = || {
+//!     let load = loads.counting(|| async { Ok::<_, std::io::Error>(vec![1999, 2499]) });
+//!     cache.get_or_compute("prices", Options::ttl(Duration::from_secs(60)), load)
+//! };
+//!
+//! // However many ask, and for a minute.
+//! let (one, other) = tokio::join!(prices(), prices());
+//! assert_eq!(one?, other?);
+//! hands.advance(Duration::from_secs(59));
+//! prices().await?;
+//! loads.assert_once();
+//! hands.advance(Duration::from_secs(1));
+//! prices().await?;
+//! loads.assert_times(2);
+//!
+//! // A store that is down costs computations, and no value. After five failures it is not even asked.
+//! loads.forget();
+//! faults.inject(Fault::Fail(ErrorKind::Unavailable), &Verb::ALL);
+//! for _ in 0..20 {
+//!     assert_eq!(prices().await?.len(), 2);
+//! }
+//! loads.assert_times(20);
+//! faults.forget();
+//! prices().await?;
+//! assert_eq!(faults.total(), 0);
+//!
+//! // It is asked again by itself once it had a second.
+//! faults.heal();
+//! hands.advance(Duration::from_secs(1));
+//! loads.forget();
+//! prices().await?;
+//! loads.assert_never();
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```

@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::{driven, faulty, minute};
 use larder_cache::{Cache, Options};
 use larder_core::{ErrorKind, Remaining, Ttl};
+use larder_testkit::counted::Counted;
 use larder_testkit::faulty::Verb;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,13 @@ async fn a_null_is_a_hit_and_an_absent_value_a_miss() {
     cache.set("nobody", None::<Product>).await.unwrap();
     assert_eq!(cache.get::<Option<Product>>("nobody").await.unwrap().as_deref(), Some(&None));
     assert!(cache.get::<Option<Product>>("unknown").await.unwrap().is_none());
+
+    let searches = Counted::new("the search");
+    for _ in 0..2 {
+        let search = searches.counting(|| async { Ok::<_, std::io::Error>(None::<Product>) });
+        assert_eq!(*cache.get_or_compute("found", minute(), search).await.unwrap(), None);
+    }
+    searches.assert_once();
 }
 
 #[tokio::test]
@@ -204,6 +212,26 @@ async fn what_cannot_be_serialized_is_an_error_also_in_memory() {
     cache.set("k", 1_i64).await.unwrap();
     assert!(cache.set("k", Stubborn).await.is_err());
     assert!(cache.contains("k").await.unwrap(), "nothing was touched");
+}
+
+#[tokio::test]
+async fn what_is_read_often_stays_when_room_is_made() {
+    let cache = Cache::connect("memory://?max_bytes=1MiB").await.unwrap();
+    let often: Vec<u64> = (0..20).collect();
+    for n in &often {
+        cache.set(("often", n), "x".repeat(1024)).await.unwrap();
+    }
+    for n in 0..5_000_u64 {
+        cache.set(("once", n), "x".repeat(1024)).await.unwrap();
+        let read = cache.get::<String>(("often", n % 20)).await.unwrap();
+        assert!(read.is_some(), "{} is gone after {n}", n % 20);
+    }
+    let mut kept = 0;
+    for n in 0..5_000_u64 {
+        kept += usize::from(cache.contains(("once", n)).await.unwrap());
+    }
+    // Each of them weighs more than two KiB.
+    assert!((100..500).contains(&kept), "{kept} of those that were never read");
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
-//! The public conformance suite for Larder backends, and the tools with which Larder tests itself.
+//! The public conformance suite for Larder backends, and the tools with which Larder tests itself, and users what they
+//! build with it.
 //!
 //! | you want | look at |
 //! | --- | --- |
+//! | to say how often something was computed | [`counted::Counted`] |
 //! | to prove that a backend keeps the contract | [`conformance!`], [`Harness`], [`suite`] |
 //! | a backend to test against | [`reference::Reference`] |
 //! | a backend that fails, waits or hangs when told to | [`faulty::Faulty`] |
@@ -11,7 +13,23 @@
 //! | to drop a future at its n-th poll | [`cancel`] |
 //! | every verb in a row, while a server comes and goes | [`verbs`] |
 //!
-//! # Example
+//! # In your tests
+//!
+//! Add it under `[dev-dependencies]`. A test of a service with a cache wants to be quick, and neither to sleep nor to start
+//! servers. Three tools do that, together or alone:
+//!
+//! * `Clock::manual()` of `larder-core` (`larder::core::Clock`) gives a clock that stands still, and the hands that move
+//!   it: a backend that is built over it lets nothing expire before the test says so.
+//! * [`Faulty`](faulty::Faulty) around that backend fails, hangs or loses answers when it is told to, and counts what it
+//!   was asked. It is treated like a store behind a network. [`Reference`](reference::Reference) is a backend to put into it.
+//! * [`Counted`](counted::Counted) around the computation says that it ran once, or how often.
+//!
+//! The cache over it is the real one, `Cache::new(backend)`. The recipe "Tests" of `larder-cache` (`larder::recipes`) is
+//! such a test, whole. Where a test waits for budgets or time limits, let tokio's time be paused
+//! (`#[tokio::test(start_paused = true)]`): they are on tokio's clock. Where it has to be the real server, take one of
+//! [`servers`], behind a [`FaultProxy`](proxy::FaultProxy) if the network is to fail.
+//!
+//! # A backend's contract
 //!
 //! ```
 //! use larder_core::Clock;
@@ -32,6 +50,7 @@
 
 pub mod bus;
 pub mod cancel;
+pub mod counted;
 pub mod faulty;
 mod harness;
 pub mod proxy;

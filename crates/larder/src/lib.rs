@@ -36,6 +36,9 @@
 //! * `session` (with the feature of that name) has `SessionLayer`.
 //! * [`core`] has the contract that a store of your own would implement.
 //!
+//! Tests of what you build drive the clock, let the store fail and count computations with `larder-testkit`: see the last of
+//! the [`recipes`].
+//!
 //! # Features
 //!
 //! | feature | default | adds |

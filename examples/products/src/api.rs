@@ -19,7 +19,7 @@ use crate::tags;
 const FEATURED: u32 = 12;
 
 type Body = Result<Json<Draft>, JsonRejection>;
-type Id = Result<Path<String>, PathRejection>;
+pub(crate) type Id = Result<Path<String>, PathRejection>;
 
 #[derive(Serialize)]
 struct Page {
@@ -180,7 +180,7 @@ pub(crate) fn encoded(text: &str) -> String {
     encoded
 }
 
-fn id(path: Id) -> Result<i64, Problem> {
+pub(crate) fn id(path: Id) -> Result<i64, Problem> {
     let hint = "products have numbers from 1, as in /api/products/42";
     let Path(text) = path.map_err(|rejection| Problem::bad_request(rejection.body_text(), hint))?;
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -190,6 +190,6 @@ fn id(path: Id) -> Result<i64, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("there is no product {text}"), hint))
 }
 
-fn unknown(id: i64) -> Problem {
+pub(crate) fn unknown(id: i64) -> Problem {
     Problem::not_found(format!("there is no product {id}"), "GET /api/products/ lists them all")
 }

@@ -91,7 +91,7 @@ impl From<JsonRejection> for Problem {
 pub async fn unknown_path(uri: Uri) -> Problem {
     Problem::not_found(
         format!("there is nothing at {}", uri.path()),
-        "there are /, /api/products/, /api/products/{id}, /api/products/featured and /api/search?q=…",
+        "there are /, /products/{id}, /api/products/, /api/products/{id}, /api/products/featured and /api/search?q=…",
     )
 }
 

@@ -11,7 +11,7 @@
 //!
 //! * [`app`], below: which routes there are, and the one place where [`CacheLayer`] is put on them.
 //! * [`tags`]: which tag is on what, and which change drops what.
-//! * [`api`]: the handlers. [`home`]: the page, with a cached fragment. [`shop`]: data through the cache.
+//! * [`api`]: the handlers. [`pages`]: pages by Askama and MiniJinja, with cached fragments. [`shop`]: data through the cache.
 //!
 //! `RUST_LOG=larder_http=debug` tells of every request that was not answered from the cache, and why.
 
@@ -21,9 +21,9 @@
 pub mod api;
 pub mod database;
 pub mod errors;
-pub mod home;
 pub mod measure;
 pub mod options;
+pub mod pages;
 pub mod product;
 pub mod query;
 pub mod serve;
@@ -67,7 +67,8 @@ pub fn app(shop: Shop) -> Router {
         api = api.layer(layer);
     }
     Router::new()
-        .route("/", get(home::page))
+        .route("/", get(pages::home))
+        .route("/products/{id}", get(pages::detail))
         .method_not_allowed_fallback(errors::wrong_method)
         .merge(api)
         .fallback(errors::unknown_path)

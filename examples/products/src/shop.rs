@@ -69,7 +69,7 @@ impl Shop {
         Ok((value, computing.origin()))
     }
 
-    /// A part of a page that depends on many products: from the cache, or rendered once however many ask.
+    /// A part of a page, under a tag: from the cache, or rendered once however many ask.
     ///
     /// # Errors
     ///
@@ -77,6 +77,7 @@ impl Shop {
     pub async fn fragment<F, Fut>(
         &self,
         name: impl CacheKey,
+        tag: impl Into<String>,
         render: F,
     ) -> Result<(Fragment, Origin), Problem>
     where
@@ -87,7 +88,7 @@ impl Shop {
         let render = computing.noted(render, &self.database);
         let fragment = match &self.cache {
             Some(cache) => {
-                let fragment = cache.fragment(name).ttl(TTL).tag(tags::ALL);
+                let fragment = cache.fragment(name).ttl(TTL).tag(tag);
                 fragment.compute(render).await.map_err(problem)?
             }
             None => render().await?.into(),

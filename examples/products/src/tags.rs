@@ -2,7 +2,7 @@
 //!
 //! | carries | what |
 //! | --- | --- |
-//! | `product:ID` | every response that shows the product: its detail, list pages, search results |
+//! | `product:ID` | every response that shows the product: its detail, list pages, search results; its part of its page |
 //! | `products:list` | list pages: what they show depends on which products there are, and in which order |
 //! | `products:search` | search results: they depend on which products there are, and on their texts |
 //! | `products` | data made from many products: featured, the home page's table and sidebar |
