@@ -3,6 +3,7 @@
 //! A server is also killed when the test's process ends without dropping it. A missing binary is a panic with words
 //! saying what to install: a test that was skipped looks like one that passed.
 
+mod certificates;
 mod chrome;
 mod daemon;
 mod memcached;
@@ -13,6 +14,7 @@ mod redis;
 mod redis_cluster;
 mod redis_sentinels;
 
+pub use certificates::Certificates;
 pub use chrome::ChromeDriver;
 pub use memcached::{MemcachedOptions, MemcachedServer};
 pub use postgres::{PostgresOptions, PostgresServer};
