@@ -6,6 +6,7 @@
 //!
 //! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`grpc`] gRPC calls, [`served`] whole
 //!   requests through hyper.
+//! * [`remote`] has responses on a server, and what decoding them costs.
 //! * [`backends`] has the stores beside their bare clients, over real servers.
 //! * `peers`, a workspace of its own, has other caches that would be too much to build with the project.
 //! * [`measure`] runs them. Allocations are counted in a program of their own (`src/bin/allocations.rs`), so that the
@@ -19,6 +20,7 @@ pub mod data;
 pub mod grpc;
 pub mod http;
 pub mod measure;
+pub mod remote;
 pub mod served;
 pub mod sessions;
 
