@@ -20,6 +20,7 @@ use larder::Cache;
 use larder::http::CacheLayer;
 use larder::http::cache::Cached;
 use larder_http_rules::date;
+use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 
 use crate::{Case, Run, WARM_UP, runtime};
@@ -154,7 +155,21 @@ where
     ReqB: 'static,
     ResB: Body<Error: Debug>,
 {
-    let runtime = runtime();
+    drive_in(runtime(), service, expected, request)
+}
+
+fn drive_in<S, ReqB, ResB>(
+    runtime: Runtime,
+    service: S,
+    expected: Expected,
+    request: impl Fn() -> Request<ReqB> + 'static,
+) -> Run
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + 'static,
+    S::Error: Debug,
+    ReqB: 'static,
+    ResB: Body<Error: Debug>,
+{
     let once = {
         let service = service.clone();
         async move |request| {
@@ -202,7 +217,8 @@ fn harness_only(_: usize) -> Run {
     drive(service, Expected::whole(0), plain())
 }
 
-fn bare(size: usize) -> Run {
+/// The service without anything before it.
+pub fn bare(size: usize) -> Run {
     drive(Inner(Arc::new(Origin::new(size, true))), Expected::whole(size), plain())
 }
 
@@ -234,6 +250,24 @@ fn hand_written(size: usize) -> Run {
 pub fn larder_over(origin: &Arc<Origin>, layer: CacheLayer) -> Run {
     let size = origin.body.len();
     drive(layer.layer(Inner(origin.clone())), Expected::hit(size, origin), plain())
+}
+
+/// The same where storing takes a while: every one of its operations is a hit.
+pub fn larder_on_server(runtime: Runtime, size: usize, layer: CacheLayer) -> Run {
+    let fills = layer.layer(Inner(Arc::new(Origin::new(size, false))));
+    // The client of a miss does not wait for the store.
+    runtime.block_on(async {
+        loop {
+            let filled = fills.clone().oneshot(request(Empty::<Bytes>::new())).await;
+            if filled.expect("a response").headers().contains_key(header::AGE) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let origin = Arc::new(Origin::new(size, false));
+    let expected = Expected { given: Some((origin.clone(), 0)), ..Expected::whole(size) };
+    drive_in(runtime, layer.layer(Inner(origin)), expected, plain())
 }
 
 fn layer() -> CacheLayer {

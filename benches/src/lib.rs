@@ -6,6 +6,7 @@
 //!
 //! * [`http`] has the response caches, [`data`] the caches of values, [`sessions`] the sessions, [`grpc`] gRPC calls, [`served`] whole
 //!   requests through hyper.
+//! * [`remote`] has responses on a server, and what decoding them costs.
 //! * [`backends`] has the stores beside their bare clients, over real servers.
 //! * [`memory`] has what entries occupy.
 //! * [`outage`] has a Redis that dies, freezes and flaps under load.
@@ -23,6 +24,7 @@ pub mod http;
 pub mod measure;
 pub mod memory;
 pub mod outage;
+pub mod remote;
 pub mod served;
 pub mod sessions;
 

@@ -71,6 +71,9 @@ const ROWS: &[(&str, &[&str])] = &[
         &[
             "crates/larder-cache/tests/verbs.rs batches_take_one_call_each_and_none_when_empty",
             "crates/larder-redis/tests/commands.rs every_operation_is_one_round_trip",
+            "crates/larder-redis/tests/conformance.rs batches_are_one_round_trip_each",
+            "crates/larder-memcached/tests/wire.rs what_it_costs",
+            "crates/larder-sql/tests/conformance_postgres.rs batches_are_one_round_trip_each",
             "suite/batches.rs large_batches",
         ],
     ),
@@ -192,6 +195,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "K01",
         &[
             "crates/larder-memcached/tests/wire.rs keys_on_the_wire_are_our_own_text",
+            "crates/larder-redis/tests/wire.rs keys_on_the_wire_are_our_own_text",
             "crates/larder-core/tests/keys.rs wire_names_are_plain_and_short",
             "suite/keys.rs injection_is_text",
         ],

@@ -3,7 +3,7 @@
 //! A realloc counts as one allocation of its new size.
 #![allow(clippy::print_stdout)]
 
-use larder_benches::{SIZES, WARM_UP, data, grpc, http, sessions};
+use larder_benches::{SIZES, WARM_UP, data, grpc, http, remote, sessions};
 
 const TIMES: u64 = 1000;
 
@@ -13,8 +13,9 @@ fn main() {
         Some("http") => http::CASES,
         Some("data") => data::CASES,
         Some("grpc") => grpc::CASES,
+        Some("remote") => remote::CASES,
         Some("session") => sessions::CASES,
-        _ => panic!("usage: allocations http|data|grpc|session"),
+        _ => panic!("usage: allocations http|data|grpc|remote|session"),
     };
     for case in cases {
         for size in SIZES {

@@ -1,6 +1,6 @@
 //! What a key is called where it leaves the process.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use crate::{KeyRef, Namespace, Prefix};
 
@@ -64,9 +64,9 @@ impl KeyRef<'_> {
             }
             push_plain(&mut name, end, part.unwrap_or(b"."));
         }
-        name.push(':');
-        name.push_str(&blake3::hash(self.as_bytes()).to_hex());
-        name
+        name.push(b':');
+        push_hex(&mut name, blake3::hash(self.as_bytes()).as_bytes());
+        text(name)
     }
 }
 
@@ -82,35 +82,60 @@ impl Prefix {
             push_plain(&mut name, end, b":");
         }
         push_plain(&mut name, end, start);
-        name
+        text(name)
     }
 }
 
 impl Namespace {
     /// What the wire names of all its keys start with in that generation.
     pub fn wire_start(&self, generation: Generation) -> String {
-        head(self.as_str(), generation)
+        text(head(self.as_str(), generation))
     }
 }
 
-fn head(namespace: &str, generation: Generation) -> String {
-    let mut name = String::with_capacity(200);
-    name.push_str(namespace);
-    name.push(':');
-    // Writing to a string does not fail.
-    let _ = write!(name, "{generation}:");
+// Names are made for every operation on a server: as bytes, with the digits written here, they take half of what
+// formatting takes.
+
+fn head(namespace: &str, generation: Generation) -> Vec<u8> {
+    let mut name = Vec::with_capacity(200);
+    name.extend_from_slice(namespace.as_bytes());
+    name.push(b':');
+    push_hex(&mut name, &generation.0.to_be_bytes());
+    name.push(b':');
     name
 }
 
-fn push_plain(name: &mut String, end: usize, bytes: &[u8]) {
-    for byte in bytes {
-        if name.len() == end {
-            return;
-        }
-        name.push(match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b':' => char::from(*byte),
-            b'A'..=b'Z' => char::from(byte.to_ascii_lowercase()),
-            _ => '_',
-        });
+fn push_plain(name: &mut Vec<u8>, end: usize, bytes: &[u8]) {
+    let start = name.len();
+    name.extend_from_slice(&bytes[..bytes.len().min(end.saturating_sub(start))]);
+    for byte in &mut name[start..] {
+        *byte = SHOWN[usize::from(*byte)];
     }
+}
+
+fn push_hex(name: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let start = name.len();
+    name.resize(start + 2 * bytes.len(), b'0');
+    for (digits, byte) in name[start..].chunks_exact_mut(2).zip(bytes) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+// What is shown for each byte.
+const SHOWN: [u8; 256] = {
+    let mut shown = [b'_'; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b':') {
+            shown[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    shown
+};
+
+fn text(name: Vec<u8>) -> String {
+    String::from_utf8(name).expect("every byte is one of ASCII")
 }

@@ -1,45 +1,15 @@
 //! What goes over the wire: a recorder between backend and server, and servers that answer what they like.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{LONG, builder, every_verb, expect_all_work, key, read, shop, store, text};
 use larder_core::{Backend, ErrorKind, Key, KeyBuf, Namespace, Tag, Ttl, When};
 use larder_memcached::MemcachedBackend;
-use larder_testkit::servers::MemcachedServer;
+use larder_testkit::servers::{MemcachedServer, recorder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 mod common;
-
-// Forwards to a server and keeps everything that was sent to it, a list of bytes for each connection.
-async fn recorder(server: &MemcachedServer) -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, target) = (listener.local_addr().unwrap().port(), server.address());
-    let sent: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-    let keep = sent.clone();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&target).await.unwrap();
-            let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_server, mut to_server) = server.into_split();
-            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-            let (keep, place) = (keep.clone(), {
-                let mut all = keep.lock().unwrap();
-                all.push(Vec::new());
-                all.len() - 1
-            });
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-                    keep.lock().unwrap()[place].extend_from_slice(&buffer[..count]);
-                    to_server.write_all(&buffer[..count]).await.unwrap();
-                }
-            });
-        }
-    });
-    (port, sent)
-}
 
 // The commands and names of a recording, with the values left out. Panics where it is no protocol of ours.
 fn commands(mut bytes: &[u8]) -> Vec<(String, String)> {
@@ -67,7 +37,7 @@ fn commands(mut bytes: &[u8]) -> Vec<(String, String)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_on_the_wire_are_our_own_text() {
     let server = MemcachedServer::start().await;
-    let (port, sent) = recorder(&server).await;
+    let (port, sent) = recorder(server.address()).await;
     let backend = builder(&server.url_at(port)).connect().await.unwrap();
     let long = "x".repeat(10 * 1024);
     let parts: [&[u8]; 9] = [
@@ -113,7 +83,7 @@ async fn keys_on_the_wire_are_our_own_text() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_it_costs() {
     let server = MemcachedServer::start().await;
-    let (port, sent) = recorder(&server).await;
+    let (port, sent) = recorder(server.address()).await;
     let backend = builder(&server.url_at(port)).generation_max_age(LONG).connect().await.unwrap();
     store(&backend, &key("there"), "there").await;
     let tags = [Tag::new("t").unwrap()];

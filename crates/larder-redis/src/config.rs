@@ -11,7 +11,7 @@ use url::form_urlencoded;
 
 use crate::dial::Address;
 use crate::parts::{Parts, addresses, database, decoded};
-use crate::tls::Tls;
+use crate::tls::{Files, Tls};
 use crate::{NAME, RedisBackend};
 
 /// Configures a [`RedisBackend`].
@@ -118,7 +118,9 @@ impl Builder {
     /// | `redis+sentinel://user:password@h1:26379,h2,h3/mymaster/0` | the primary that the sentinels at these hosts call `mymaster`; user, password and database are the primary's |
     /// | `redis+cluster://user:password@h1:6379,h2` | a cluster, of which these are some nodes |
     ///
-    /// `rediss` instead of `redis` speaks TLS, with sentinels too; `valkey` and `valkeys` mean the same as `redis` and
+    /// `rediss` instead of `redis` speaks TLS, with sentinels and among the nodes of a cluster too: `root_certificate`, a
+    /// file in PEM form, has whom to trust (unless set, Mozilla's list), `client_certificate` and `client_key` what to show
+    /// to a server that asks. `valkey` and `valkeys` mean the same as `redis` and
     /// `rediss`, and `unix` as `redis+unix`. The parameters are named after the methods of this builder: `namespace`,
     /// `default_ttl`, `connect_timeout`, `response_timeout`, `generation_max_age`, `mark_ttl` and `max_value_bytes`;
     /// `read=replica` and `replica_lag` are [`read_replicas`](Builder::read_replicas);
@@ -167,9 +169,13 @@ impl Builder {
         if tls {
             self.tls = Some(self.tls.take().map_or_else(Tls::new, Ok)?);
         }
+        let mut files = Files::default();
         for (name, value) in form_urlencoded::parse(url.query.as_bytes()) {
-            self = self.parameter(&name, &value)?;
+            if !files.take(&name, &value) {
+                self = self.parameter(&name, &value)?;
+            }
         }
+        self.tls = files.read(self.tls.take())?;
         Ok(self)
     }
 
@@ -458,7 +464,7 @@ const LARGEST: u64 = 511 * 1024 * 1024;
 
 const LONGEST_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, max_value_bytes, read and replica_lag (for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
+const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, max_value_bytes, read and replica_lag (for TLS also root_certificate, client_certificate and client_key, for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
 
 #[cfg(test)]
 mod tests {

@@ -63,7 +63,7 @@ impl Why {
             // What rustls makes of a certificate that it does not trust, or of a server that speaks no TLS.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
                 Self::unreachable(
-                    "TLS failed; check that it speaks TLS there and that its certificate is trusted and for this host",
+                    "TLS failed; check that it speaks TLS there, that root_certificate (unless set, Mozilla's list) trusts its certificate, and that this is for the host in the URL",
                 )
             }
             _ => Self::io(error),

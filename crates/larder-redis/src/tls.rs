@@ -1,10 +1,65 @@
 //! TLS, by rustls with a provider chosen here: the process-wide one may be ambiguous or missing, and rustls panics then.
 
+use larder_core::Result;
+
+use crate::config::wrong;
+
 #[cfg(feature = "tls")]
 pub(crate) use enabled::Tls;
 
 #[cfg(not(feature = "tls"))]
 pub(crate) use disabled::Tls;
+
+/// What a URL says of certificates: the paths of files in PEM form.
+#[derive(Default)]
+pub(crate) struct Files {
+    root_certificate: Option<String>,
+    client_certificate: Option<String>,
+    client_key: Option<String>,
+}
+
+impl Files {
+    /// Whether it is a parameter of theirs.
+    pub(crate) fn take(&mut self, name: &str, value: &str) -> bool {
+        let place = match name {
+            "root_certificate" => &mut self.root_certificate,
+            "client_certificate" => &mut self.client_certificate,
+            "client_key" => &mut self.client_key,
+            _ => return false,
+        };
+        *place = Some(value.to_owned());
+        true
+    }
+
+    /// Reads them.
+    pub(crate) fn read(self, tls: Option<Tls>) -> Result<Option<Tls>> {
+        let Files { root_certificate, client_certificate, client_key } = self;
+        if root_certificate.is_none() && client_certificate.is_none() && client_key.is_none() {
+            return Ok(tls);
+        }
+        let mut tls = tls.ok_or_else(|| {
+            wrong(
+                "root_certificate, client_certificate and client_key are for TLS; write rediss://",
+            )
+        })?;
+        if let Some(path) = root_certificate {
+            tls = tls.with_roots(&file("root_certificate", &path)?)?;
+        }
+        match (client_certificate, client_key) {
+            (Some(certificate), Some(key)) => {
+                let certificate = file("client_certificate", &certificate)?;
+                tls.with_client(&certificate, &file("client_key", &key)?).map(Some)
+            }
+            (None, None) => Ok(Some(tls)),
+            _ => Err(wrong("client_certificate and client_key belong together; give both")),
+        }
+    }
+}
+
+fn file(name: &str, path: &str) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| wrong(format!("{name}: the file cannot be read ({})", error.kind())))
+}
 
 #[cfg(feature = "tls")]
 mod enabled {
@@ -109,6 +164,14 @@ mod disabled {
             Err(wrong(
                 "rediss:// needs the feature `tls` of larder-redis; enable it, or write redis://",
             ))
+        }
+
+        pub(crate) fn with_roots(self, _: &[u8]) -> Result<Self> {
+            match self {}
+        }
+
+        pub(crate) fn with_client(self, _: &[u8], _: &[u8]) -> Result<Self> {
+            match self {}
         }
 
         pub(crate) async fn connect(&self, _: &str, _: TcpStream) -> io::Result<Stream> {

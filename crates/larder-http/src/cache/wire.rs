@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::Encoded;
@@ -48,20 +48,20 @@ pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<P
     if encoded.codec != PAGE {
         return None;
     }
-    let mut head = encoded.head.clone();
-    let id = head.try_get_u128().ok()?;
-    let count = head.try_get_u8().ok()? as usize;
+    let mut head = Reader::new(&encoded.head);
+    let id = u128::from_be_bytes(head.array()?);
+    let count = head.u8()? as usize;
     if count > MAX_LISTS {
         return None;
     }
     let mut lists = SmallVec::with_capacity(count);
     for _ in 0..count {
-        lists.push(Arc::new(get_list(&mut take_block(&mut head)?)?));
+        lists.push(Arc::new(get_list(head.block()?)?));
     }
-    let count = head.try_get_u16().ok()? as usize;
-    let names = take(&mut head, count.checked_mul(16)?)?;
+    let count = head.u16()? as usize;
+    let names = head.take(count.checked_mul(16)?)?;
     let others = names.chunks_exact(16).filter_map(|name| name.try_into().ok()).collect();
-    let newest = Arc::new(get_variant(&mut head, &encoded.body, route, lists.first())?);
+    let newest = Arc::new(get_variant(&mut head, encoded, route, lists.first())?);
     head.is_empty().then_some(Page { id, lists, others, newest })
 }
 
@@ -69,8 +69,8 @@ pub(super) fn decode_variant(encoded: &Encoded, route: &CredentialRule) -> Optio
     if encoded.codec != VARIANT {
         return None;
     }
-    let mut head = encoded.head.clone();
-    let variant = get_variant(&mut head, &encoded.body, route, None)?;
+    let mut head = Reader::new(&encoded.head);
+    let variant = get_variant(&mut head, encoded, route, None)?;
     head.is_empty().then_some(variant)
 }
 
@@ -86,14 +86,14 @@ pub(super) fn list(list: &List) -> Vec<u8> {
     out
 }
 
-fn get_list(from: &mut Bytes) -> Option<List> {
-    let mut list = List::default();
-    for _ in 0..from.try_get_u16().ok()? {
-        list.headers.push(HeaderName::from_bytes(&take_block(from)?).ok()?);
+fn get_list(bytes: &[u8]) -> Option<List> {
+    let (mut from, mut list) = (Reader::new(bytes), List::default());
+    for _ in 0..from.u16()? {
+        list.headers.push(HeaderName::from_bytes(from.block()?).ok()?);
     }
     for names in [&mut list.cookies, &mut list.values] {
-        for _ in 0..from.try_get_u16().ok()? {
-            names.push(std::str::from_utf8(&take_block(from)?).ok()?.into());
+        for _ in 0..from.u16()? {
+            names.push(std::str::from_utf8(from.block()?).ok()?.into());
         }
     }
     from.is_empty().then_some(list)
@@ -141,40 +141,40 @@ fn put_variant(out: &mut BytesMut, variant: &Variant) {
 
 // `known` is a list that is probably the variant's own.
 fn get_variant(
-    head: &mut Bytes,
-    body: &Bytes,
+    head: &mut Reader<'_>,
+    encoded: &Encoded,
     route: &CredentialRule,
     known: Option<&Arc<List>>,
 ) -> Option<Variant> {
-    let list = get_list(&mut take_block(head)?)?;
-    let selector = take_block(head)?;
-    let status = StatusCode::from_u16(head.try_get_u16().ok()?).ok()?;
+    let list = get_list(head.block()?)?;
+    let selector = head.block()?;
+    let status = StatusCode::from_u16(head.u16()?).ok()?;
     let terms = get_terms(head)?;
-    let part = match head.try_get_u8().ok()? {
+    let part = match head.u8()? {
         0 => None,
-        1 => Some(get_part(head, body.len())?),
+        1 => Some(get_part(head, encoded.body.len())?),
         _ => return None,
     };
-    let by_language = match head.try_get_u8().ok()? {
+    let by_language = match head.u8()? {
         0 => None,
-        1 => Some(take_block(head)?[..].into()),
+        1 => Some(head.block()?.into()),
         _ => return None,
     };
-    let query = match head.try_get_u8().ok()? {
+    let query = match head.u8()? {
         0 => None,
         1 => Some(None),
-        2 => Some(Some(std::str::from_utf8(&take_block(head)?).ok()?.to_owned())),
+        2 => Some(Some(std::str::from_utf8(head.block()?).ok()?.to_owned())),
         _ => return None,
     };
-    let headers = get_fields(head)?;
+    let headers = get_fields(head, &encoded.head)?;
     // The rule is in the field that says it.
     let search = match query {
         None => None,
         Some(query) => Some(Search { rule: NoVarySearch::of(&headers)?, query }),
     };
-    let trailers = match head.try_get_u8().ok()? {
+    let trailers = match head.u8()? {
         0 => None,
-        1 => Some(get_fields(head)?),
+        1 => Some(get_fields(head, &encoded.head)?),
         _ => return None,
     };
     // The head was verified by its checksum; the time only serves two-digit years, which nobody here wrote.
@@ -187,11 +187,14 @@ fn get_variant(
             Some(known) if **known == list => known.clone(),
             _ => Arc::new(list),
         },
-        selector: selector[..].into(),
+        selector: selector.into(),
         verbatim: None,
         by_language,
         search,
-        response: Stored { part, ..make(status, headers, body.clone(), trailers, terms, now) },
+        response: Stored {
+            part,
+            ..make(status, headers, encoded.body.clone(), trailers, terms, now)
+        },
     })
 }
 
@@ -222,12 +225,12 @@ fn put_terms(out: &mut BytesMut, terms: &Terms) {
     out.put_u8(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
 }
 
-fn get_terms(from: &mut Bytes) -> Option<Terms> {
-    let mut duration = || from.try_get_u64().ok().map(Duration::from_millis);
+fn get_terms(from: &mut Reader<'_>) -> Option<Terms> {
+    let mut duration = || from.u64().map(Duration::from_millis);
     let (lifetime, initial_age) = (duration()?, duration()?);
     let (stale_while_revalidate, stale_if_error) = (duration()?, duration()?);
-    let source = *SOURCES.get(from.try_get_u8().ok()? as usize)?;
-    let flags = from.try_get_u8().ok()?;
+    let source = *SOURCES.get(from.u8()? as usize)?;
+    let flags = from.u8()?;
     Some(Terms {
         lifetime,
         source,
@@ -242,8 +245,8 @@ fn get_terms(from: &mut Bytes) -> Option<Terms> {
 }
 
 // It must be of just the bytes that are there: what is cut out of them is found by it.
-fn get_part(from: &mut Bytes, body: usize) -> Option<Part> {
-    let mut number = || from.try_get_u64().ok();
+fn get_part(from: &mut Reader<'_>, body: usize) -> Option<Part> {
+    let mut number = || from.u64();
     let (start, end, of) = (number()?, number()?, number()?);
     let whole = start <= end && end <= of && end - start == body as u64;
     whole.then_some(Part { bytes: start..end, of })
@@ -257,13 +260,14 @@ fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
     }
 }
 
-fn get_fields(from: &mut Bytes) -> Option<HeaderMap> {
-    let count = from.try_get_u16().ok()? as usize;
+// Values are slices of `head`, which is being read.
+fn get_fields(from: &mut Reader<'_>, head: &Bytes) -> Option<HeaderMap> {
+    let count = from.u16()? as usize;
     // Each field takes at least eight bytes, so a false count allocates no more than the input allows.
-    let mut fields = HeaderMap::with_capacity(count.min(from.len() / 8));
+    let mut fields = HeaderMap::with_capacity(count.min(from.rest.len() / 8));
     for _ in 0..count {
-        let name = HeaderName::from_bytes(&take_block(from)?).ok()?;
-        let value = HeaderValue::from_maybe_shared(take_block(from)?).ok()?;
+        let name = HeaderName::from_bytes(from.block()?).ok()?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(from.block()?)).ok()?;
         fields.try_append(name, value).ok()?;
     }
     Some(fields)
@@ -274,13 +278,48 @@ fn block(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-fn take_block(from: &mut Bytes) -> Option<Bytes> {
-    let length = from.try_get_u32().ok()? as usize;
-    take(from, length)
+/// What is still to be read of a head. Plain slices: only what is kept is worth a count of who shares it.
+struct Reader<'a> {
+    rest: &'a [u8],
 }
 
-fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
-    (length <= from.len()).then(|| from.split_to(length))
+impl<'a> Reader<'a> {
+    fn new(rest: &'a [u8]) -> Self {
+        Reader { rest }
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn block(&mut self) -> Option<&'a [u8]> {
+        let length = u32::from_be_bytes(self.array()?);
+        self.take(length as usize)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
 }
 
 #[cfg(test)]

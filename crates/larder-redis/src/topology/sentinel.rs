@@ -43,7 +43,7 @@ impl Sentinels {
                     return Ok(primary);
                 }
                 Ok(Err(why)) => last = why,
-                Err(_) => last = Why::unreachable("it did not answer in time"),
+                Err(_) => last = self.dialer.silence(),
             }
             sentinels[at].1 = None;
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::certificates::Certificates;
 use super::daemon::Daemon;
+use super::port::Port;
 use super::process::{find, on_path};
 
 /// How a [`RedisServer`] is started.
@@ -14,6 +16,8 @@ pub struct RedisOptions {
     password: Option<String>,
     user: Option<(String, String)>,
     sentinel: bool,
+    // On a port beside the plain one.
+    tls: bool,
     // Another one than the usual.
     program: Option<PathBuf>,
 }
@@ -49,6 +53,17 @@ impl RedisOptions {
         self.directive("user", &words)
     }
 
+    /// Speaks TLS too, on a port of its own ([`RedisServer::tls_port`]), with clients that show a certificate of the same
+    /// authority. Replicas, nodes of a cluster and sentinels talk to each other so.
+    #[must_use]
+    pub fn tls(mut self, certificates: &Certificates) -> Self {
+        self.tls = true;
+        for (name, file) in TLS_FILES {
+            self = self.directive(name, &[&certificates.path(file).display().to_string()]);
+        }
+        self.directive("tls-auth-clients", &["yes"]).directive("tls-replication", &["yes"])
+    }
+
     /// The same with Valkey, where `valkey-server` is on the path; `None` where it is not. Debian 12 does not have it.
     pub fn valkey(self) -> Option<Self> {
         let program = on_path(&["valkey-server"], &[])?;
@@ -74,12 +89,23 @@ impl RedisOptions {
     pub(super) fn prepare(self) -> RedisServer {
         let program = self.program.clone().unwrap_or_else(binary);
         let daemon = Daemon::new("redis", &program);
-        RedisServer { daemon, options: self }
+        let tls = self.tls.then(Port::reserve);
+        RedisServer { daemon, tls, options: self }
     }
 
     /// One that is a sentinel: all that it is told stands in the file `sentinel.conf` of its directory.
-    pub(super) fn sentinel() -> Self {
-        RedisOptions { sentinel: true, ..RedisOptions::default() }
+    pub(super) fn sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self
+    }
+
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The directives, as a file has them.
+    pub(super) fn as_lines(&self) -> String {
+        self.args.join(" ").replace(" --", "\n").trim_start_matches("--").to_owned()
     }
 }
 
@@ -101,6 +127,7 @@ impl RedisOptions {
 #[derive(Debug)]
 pub struct RedisServer {
     daemon: Daemon,
+    tls: Option<Port>,
     options: RedisOptions,
 }
 
@@ -138,6 +165,24 @@ impl RedisServer {
     /// The port.
     pub fn port(&self) -> u16 {
         self.daemon.port()
+    }
+
+    /// The port where it speaks TLS.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn tls_port(&self) -> u16 {
+        self.tls.as_ref().expect("a server that was started with `RedisOptions::tls`").number()
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "rediss" } else { "redis" }
+    }
+
+    /// The port that other servers know it by.
+    pub(super) fn known_port(&self) -> u16 {
+        self.tls.as_ref().map_or(self.port(), Port::number)
     }
 
     /// Its address, as text.
@@ -238,7 +283,9 @@ impl RedisServer {
             "no",
         ];
         let fixed = fixed.map(str::to_owned);
-        fixed.into_iter().chain(self.options.args.clone()).collect()
+        let tls =
+            self.tls.iter().flat_map(|port| ["--tls-port".to_owned(), port.number().to_string()]);
+        fixed.into_iter().chain(tls).chain(self.options.args.clone()).collect()
     }
 
     // False when the port was taken.
@@ -252,6 +299,12 @@ impl RedisServer {
         self.daemon.run(&args, ready).await
     }
 }
+
+const TLS_FILES: [(&str, &str); 3] = [
+    ("tls-cert-file", "server.crt"),
+    ("tls-key-file", "server.key"),
+    ("tls-ca-cert-file", "ca.crt"),
+];
 
 fn binary() -> PathBuf {
     find(

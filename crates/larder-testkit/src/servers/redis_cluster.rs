@@ -2,6 +2,7 @@ use std::fmt::Write;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use super::certificates::Certificates;
 use super::port::Port;
 use super::redis::{RedisOptions, RedisServer};
 
@@ -32,6 +33,13 @@ impl RedisClusterOptions {
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.node = self.node.password(password).directive("masterauth", &[password]);
+        self
+    }
+
+    /// Speaks TLS, as [`RedisOptions::tls`] has it; [`RedisCluster::url`] says so.
+    #[must_use]
+    pub fn tls(mut self, certificates: &Certificates) -> Self {
+        self.node = self.node.tls(certificates).directive("tls-cluster", &["yes"]);
         self
     }
 
@@ -98,13 +106,13 @@ impl RedisCluster {
     }
 
     /// Where it is: `redis+cluster://127.0.0.1:40000,127.0.0.1:40001,127.0.0.1:40002`, the primaries, credentials
-    /// included.
+    /// included; `rediss+cluster` where it speaks TLS.
     pub fn url(&self) -> String {
         let first = self.nodes[0].url();
         let login = first.rsplit_once('@').map(|(login, _)| login.trim_start_matches("redis://"));
         let login = login.map(|login| format!("{login}@")).unwrap_or_default();
-        let nodes: Vec<String> = self.nodes[..PRIMARIES].iter().map(RedisServer::address).collect();
-        format!("redis+cluster://{login}{}", nodes.join(","))
+        let nodes = &self.nodes[..PRIMARIES];
+        format!("{}+cluster://{login}{}", nodes[0].scheme(), known(nodes).join(","))
     }
 
     /// Its nodes: three that began as primaries, then the replica of each, in the same order.
@@ -134,7 +142,7 @@ impl RedisCluster {
         ok(target, &["CLUSTER", "SETSLOT", &text, "IMPORTING", old]).await;
         ok(source, &["CLUSTER", "SETSLOT", &text, "MIGRATING", new]).await;
         step().await;
-        let port = target.port().to_string();
+        let port = target.known_port().to_string();
         loop {
             let reply = source.command(&["CLUSTER", "GETKEYSINSLOT", &text, "1"]).await;
             let reply = reply.expect("the node answers");
@@ -179,7 +187,8 @@ impl RedisCluster {
     fn known_to(&self, myself: usize) -> String {
         let mut text = String::new();
         for at in 0..NODES {
-            let (id, port, bus) = (&self.ids[at], self.nodes[at].port(), self.buses[at].number());
+            let (id, port, bus) =
+                (&self.ids[at], self.nodes[at].known_port(), self.buses[at].number());
             let me = if at == myself { "myself," } else { "" };
             let (flags, of) = match at.checked_sub(PRIMARIES) {
                 None => ("master", "-"),
@@ -225,6 +234,11 @@ impl RedisCluster {
 pub(super) async fn says(server: &RedisServer, command: &[&str], text: &str) -> bool {
     let reply = server.command(command).await;
     reply.is_ok_and(|reply| String::from_utf8_lossy(&reply).contains(text))
+}
+
+/// The addresses that other servers know them by.
+pub(super) fn known(servers: &[RedisServer]) -> Vec<String> {
+    servers.iter().map(|server| format!("127.0.0.1:{}", server.known_port())).collect()
 }
 
 async fn ok(node: &RedisServer, command: &[&str]) {

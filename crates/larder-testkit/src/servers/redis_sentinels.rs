@@ -1,8 +1,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use super::certificates::Certificates;
 use super::redis::{RedisOptions, RedisServer};
-use super::redis_cluster::says;
+use super::redis_cluster::{known, says};
 
 /// A primary, two replicas of it, and three sentinels that choose another primary half a second after it has gone.
 ///
@@ -20,6 +21,8 @@ use super::redis_cluster::says;
 pub struct RedisSentinels {
     servers: Vec<RedisServer>,
     sentinels: Vec<RedisServer>,
+    // What all of them have.
+    options: RedisOptions,
 }
 
 impl RedisSentinels {
@@ -32,11 +35,28 @@ impl RedisSentinels {
     ///
     /// When no server is installed, or it does not start.
     pub async fn start() -> Self {
+        Self::start_with(RedisServer::options()).await
+    }
+
+    /// Starts them speaking TLS, as [`RedisOptions::tls`] has it; [`RedisSentinels::url`] says so.
+    ///
+    /// # Panics
+    ///
+    /// When no server is installed, or it does not start.
+    pub async fn start_tls(certificates: &Certificates) -> Self {
+        Self::start_with(RedisServer::options().tls(certificates)).await
+    }
+
+    async fn start_with(options: RedisOptions) -> Self {
+        let server = || {
+            let server = options.clone().directive("repl-diskless-sync-delay", &["0"]);
+            server.directive("repl-ping-replica-period", &["1"])
+        };
         let primary = server().start().await;
-        let port = primary.port().to_string();
+        let port = primary.known_port().to_string();
         let replica = || server().directive("replicaof", &["127.0.0.1", &port]).start();
         let servers = vec![primary, replica().await, replica().await];
-        let mut all = RedisSentinels { servers, sentinels: Vec::new() };
+        let mut all = RedisSentinels { servers, sentinels: Vec::new(), options };
         for _ in 0..10 {
             if all.watch().await {
                 all.ready().await;
@@ -46,10 +66,11 @@ impl RedisSentinels {
         panic!("somebody takes every port before the servers do");
     }
 
-    /// Where the sentinels are: `redis+sentinel://127.0.0.1:40000,127.0.0.1:40001,127.0.0.1:40002/mymaster`.
+    /// Where the sentinels are: `redis+sentinel://127.0.0.1:40000,127.0.0.1:40001,127.0.0.1:40002/mymaster`, or
+    /// `rediss+sentinel` where they speak TLS.
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self.sentinels.iter().map(RedisServer::address).collect();
-        format!("redis+sentinel://{}/{}", hosts.join(","), Self::PRIMARY)
+        let hosts = known(&self.sentinels).join(",");
+        format!("{}+sentinel://{hosts}/{}", self.sentinels[0].scheme(), Self::PRIMARY)
     }
 
     /// The servers: the one that began as the primary, and its replicas.
@@ -74,7 +95,7 @@ impl RedisSentinels {
 
     // False when a port was taken.
     async fn watch(&mut self) -> bool {
-        let new = |_| RedisOptions::sentinel().prepare();
+        let new = |_| self.options.clone().sentinel().prepare();
         self.sentinels = (0..SENTINELS).map(new).collect();
         let id = |_| format!("{:020x}{:020x}", rand::random::<u64>(), rand::random::<u64>());
         let ids: Vec<String> = (0..SENTINELS).map(id).collect();
@@ -98,16 +119,20 @@ impl RedisSentinels {
             "bind 127.0.0.1".to_owned(),
             format!("dir {}", me.directory().display()),
             format!("sentinel myid {}", ids[myself]),
-            format!("sentinel monitor {name} 127.0.0.1 {} 2", self.servers[0].port()),
+            self.options.as_lines(),
+            format!("sentinel monitor {name} 127.0.0.1 {} 2", self.servers[0].known_port()),
             format!("sentinel down-after-milliseconds {name} 500"),
             format!("sentinel failover-timeout {name} 5000"),
             format!("sentinel parallel-syncs {name} 2"),
         ];
+        if self.options.speaks_tls() {
+            lines.push(format!("tls-port {}", me.tls_port()));
+        }
         for replica in &self.servers[1..] {
-            lines.push(format!("sentinel known-replica {name} 127.0.0.1 {}", replica.port()));
+            lines.push(format!("sentinel known-replica {name} 127.0.0.1 {}", replica.known_port()));
         }
         for at in (0..SENTINELS).filter(|at| *at != myself) {
-            let (port, id) = (self.sentinels[at].port(), &ids[at]);
+            let (port, id) = (self.sentinels[at].known_port(), &ids[at]);
             lines.push(format!("sentinel known-sentinel {name} 127.0.0.1 {port} {id}"));
         }
         lines.join("\n") + "\n"
@@ -144,12 +169,6 @@ impl RedisSentinels {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-fn server() -> RedisOptions {
-    RedisServer::options()
-        .directive("repl-diskless-sync-delay", &["0"])
-        .directive("repl-ping-replica-period", &["1"])
 }
 
 const SENTINELS: usize = 3;
