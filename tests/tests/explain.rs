@@ -1,7 +1,10 @@
 //! What a developer sees, and nobody else.
 
+use std::sync::Arc;
+
 use larder_http::rules::Policy;
 use larder_tests::{Origin, Site, answer, request};
+use tokio::sync::Notify;
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept")];
 const ASK: (&str, &str) = ("larder-explain", "s3cret");
@@ -63,6 +66,29 @@ async fn each_way_that_a_request_can_go_says_why_and_by_which_section() {
 }
 
 #[tokio::test]
+async fn who_was_waited_for_is_told_by_how_many() {
+    let gate = Arc::new(Notify::new());
+    let open = gate.clone();
+    let origin = Origin::new(move |call, _| {
+        let open = open.clone();
+        async move {
+            open.notified().await;
+            Ok(answer(200, FRESH, call.to_string()))
+        }
+    });
+    let site = Arc::new(Site::with(origin, |layer| layer.explain("s3cret")));
+    let own = site.clone();
+    let leader = tokio::spawn(async move { verdict(&own, "GET", "/", &[]).await });
+    let others = site.asked_by(3).await;
+    gate.notify_one();
+    let told = leader.await.unwrap();
+    assert!(told.contains("; stored; waiting=3; rule=miss"), "{told}");
+    for other in others {
+        assert_eq!(other.await.unwrap(), "1");
+    }
+}
+
+#[tokio::test]
 async fn the_key_is_shown_part_by_part() {
     let origin = Origin::says(|call, _| answer(200, FRESH, call.to_string()));
     let site = Site::with(origin, |layer| {
@@ -114,7 +140,7 @@ async fn nobody_else_sees_anything() {
 
 #[tokio::test]
 async fn those_who_share_a_fill_are_told_so() {
-    let gate = std::sync::Arc::new(tokio::sync::Notify::new());
+    let gate = Arc::new(Notify::new());
     let waits = gate.clone();
     let origin = Origin::new(move |call, _| {
         let waits = waits.clone();
@@ -123,7 +149,7 @@ async fn those_who_share_a_fill_are_told_so() {
             Ok(answer(200, FRESH, call.to_string()))
         }
     });
-    let site = std::sync::Arc::new(Site::with(origin, |layer| layer.explain("s3cret")));
+    let site = Arc::new(Site::with(origin, |layer| layer.explain("s3cret")));
     let ask = || {
         let site = site.clone();
         tokio::spawn(async move { site.get_with("/p", &[ASK]).await })
@@ -166,7 +192,7 @@ async fn what_is_asked_for_once_takes_no_room() {
 
 #[tokio::test]
 async fn those_who_wait_for_what_is_not_admitted_share_it() {
-    let gate = std::sync::Arc::new(tokio::sync::Notify::new());
+    let gate = Arc::new(Notify::new());
     let waits = gate.clone();
     let origin = Origin::new(move |call, _| {
         let waits = waits.clone();
@@ -175,7 +201,7 @@ async fn those_who_wait_for_what_is_not_admitted_share_it() {
             Ok(answer(200, FRESH, call.to_string()))
         }
     });
-    let site = std::sync::Arc::new(Site::with(origin, |layer| layer.admit_after(2)));
+    let site = Arc::new(Site::with(origin, |layer| layer.admit_after(2)));
     let crowd = site.asked_by(20).await;
     gate.notify_one();
     for client in crowd {

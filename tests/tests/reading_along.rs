@@ -114,7 +114,7 @@ async fn those_who_wait_read_along_from_the_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_client_that_reads_slowly_or_leaves() {
+async fn c57_nobody_waits_for_a_client_that_reads_slowly_or_leaves() {
     for slow_leader in [true, false] {
         for leaves in [true, false] {
             let (hands, origin) = origin(TEN);

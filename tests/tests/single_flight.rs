@@ -372,6 +372,32 @@ async fn d04_a_follower_gets_only_the_variant_that_it_selects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn c59_no_more_than_so_many_wait_and_the_others_ask_for_themselves() {
+    for most in [0, 1, 5] {
+        let gate = Arc::new(Notify::new());
+        let open = gate.clone();
+        let origin = Origin::new(move |call, _| {
+            let open = open.clone();
+            async move {
+                if call == 1 {
+                    open.notified().await;
+                }
+                Ok(response("max-age=60", call.to_string()))
+            }
+        });
+        let site = Arc::new(Site::with(origin, |layer| layer.max_waiting(most)));
+        let crowd = crowd(&site, 10, None).await;
+        assert_eq!(site.calls(), 10 - most, "the first one's, and theirs who may not wait");
+        gate.notify_one();
+        let answers = all(crowd).await;
+        let beyond = answers.iter().filter(|got| got.because("too-many-wait"));
+        assert_eq!(beyond.count(), 9 - most);
+        assert_eq!(answers.iter().filter(|got| got.text() == "1").count(), 1 + most);
+        assert!(site.get("/").await.hit());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn d05_what_cannot_be_stored_is_never_queued_for() {
     for cache_control in ["no-store", "private", "", "no-cache", "max-age=0"] {
         let gate = Arc::new(Notify::new());

@@ -35,6 +35,8 @@ struct Flight {
     tags: Arc<[Tag]>,
     hold: Arc<Hold>,
     progress: watch::Receiver<Progress>,
+    // Each passenger has a clone.
+    seats: Arc<()>,
 }
 
 /// The fill marker that a flight has in the store, so that detaching the flight can take it away: a later flight would
@@ -105,7 +107,7 @@ pub struct Pilot {
 }
 
 /// Held by a caller that waits. Dropping it harms nobody.
-pub struct Passenger(watch::Receiver<Progress>);
+pub struct Passenger(watch::Receiver<Progress>, Arc<()>);
 
 /// What a [`Passenger`] hears.
 #[derive(Clone)]
@@ -133,17 +135,18 @@ impl Flights {
     pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
         let mut table = self.table(group).lock();
         if let Some(flight) = table.get(key) {
-            return Joined::Passenger(Passenger(flight.progress.clone()));
+            return Joined::Passenger(Passenger(flight.progress.clone(), flight.seats.clone()));
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress::UnderWay(None));
-        let hold = Arc::new(Hold::default());
+        let (hold, seats) = (Arc::new(Hold::default()), Arc::new(()));
         let flight = Flight {
             number,
             group: group.clone(),
             tags: tags.into(),
             hold: hold.clone(),
             progress: progress.clone(),
+            seats: seats.clone(),
         };
         table.insert(key.clone(), flight);
         let pilot = Pilot {
@@ -154,7 +157,7 @@ impl Flights {
             hold,
             progress: sender,
         };
-        Joined::Pilot(pilot, Passenger(progress))
+        Joined::Pilot(pilot, Passenger(progress, seats))
     }
 
     pub(crate) fn detach(&self, group: &Key) {
@@ -239,6 +242,13 @@ impl Pilot {
         !held.detached
     }
 
+    /// How many wait for it at this moment.
+    pub fn waiting(&self) -> usize {
+        // The table has a place of its own, unless the flight was detached.
+        let there = usize::from(!self.hold.0.lock().detached);
+        self.progress.receiver_count().saturating_sub(there)
+    }
+
     /// Tells those who wait, and those who come yet, of something that they may be able to use before the flight has
     /// ended. Whether an invalidation has made it useless in the meantime is theirs to find out.
     pub fn announce(&self, something: Anything) {
@@ -274,6 +284,12 @@ impl Passenger {
             Progress::Landed(landed) => Some(landed.clone()),
             Progress::UnderWay(_) => None,
         }
+    }
+
+    /// How many others wait at this moment.
+    pub fn others(&self) -> usize {
+        // One is this one's, and one the flight's, unless that was detached or has ended.
+        Arc::strong_count(&self.1).saturating_sub(2)
     }
 
     /// Waits for an announcement or for the landing; `None` when the flight ended without a result.
@@ -346,7 +362,9 @@ mod tests {
         let pilot = start(&flights, "a");
         let mut early = board(&flights, "a");
         pilot.announce(Arc::new(3_u32));
+        assert_eq!(pilot.waiting(), 1);
         let mut late = board(&flights, "a");
+        assert_eq!((pilot.waiting(), late.others()), (2, 1));
         for passenger in [&mut early, &mut late] {
             let Some(Heard::Announced(value)) = passenger.hear().await else { panic!("nothing") };
             assert_eq!(value.downcast_ref::<u32>(), Some(&3));
@@ -387,6 +405,7 @@ mod tests {
         let pilot = start(&flights, "a");
         let passenger = board(&flights, "a");
         flights.detach(&key("a"));
+        assert_eq!(pilot.waiting(), 1);
         let _successor = start(&flights, "a");
         pilot.land(landed(1));
         assert!(passenger.arrive().await.is_some());

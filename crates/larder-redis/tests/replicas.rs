@@ -92,6 +92,8 @@ async fn what_is_read_is_never_older_than_the_bound() {
     let writer = RedisBackend::connect(&primary.url()).await.unwrap();
     store(&writer, &key("clock"), "0").await;
     read_by(replicas, &backend, &key("clock")).await;
+    // That was one of them; the others have it, too.
+    primary.replicated(replicas.len()).await;
 
     // Each value is the time since the start at which it was begun to be written.
     let start = Instant::now();

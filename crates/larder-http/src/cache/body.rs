@@ -41,8 +41,9 @@ pin_project! {
         Stored { body: Option<Bytes>, trailers: Option<Arc<HeaderMap>> },
         Passed { #[pin] body: B },
         Watched { #[pin] body: B, watch: Watch },
-        Copied { reader: Reader<B> },
-        Followed { follower: Follower },
+        // Boxed, since hits had better be small.
+        Copied { reader: Box<Reader<B>> },
+        Followed { follower: Box<Follower> },
         Frames { frames: VecDeque<Bytes> },
     }
 }
@@ -91,11 +92,11 @@ impl<B: Body> ResponseBody<B> {
     }
 
     pub(super) fn copied(reader: Reader<B>) -> Self {
-        ResponseBody { kind: Kind::Copied { reader } }
+        ResponseBody { kind: Kind::Copied { reader: Box::new(reader) } }
     }
 
     pub(super) fn followed(follower: Follower) -> Self {
-        ResponseBody { kind: Kind::Followed { follower } }
+        ResponseBody { kind: Kind::Followed { follower: Box::new(follower) } }
     }
 }
 

@@ -236,6 +236,7 @@ impl Fill {
             }
             _ => (response, None),
         };
+        self.told.waited_for_by(pilot.as_ref().map_or(0, Pilot::waiting));
         match self.planned(&response, sent, &read) {
             // A computed value panicked.
             Err(panic) => {

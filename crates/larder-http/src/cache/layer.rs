@@ -58,6 +58,7 @@ pub(super) struct Config {
     pub(super) max_head: usize,
     pub(super) max_variants: usize,
     pub(super) wait: Duration,
+    pub(super) max_waiting: usize,
     pub(super) deadline: Duration,
     pub(super) pass_for: Duration,
 }
@@ -97,6 +98,7 @@ impl CacheLayer {
                 max_head: 32 * 1024,
                 max_variants: 32,
                 wait: Duration::from_secs(3),
+                max_waiting: 10_000,
                 deadline: Duration::from_secs(30),
                 pass_for: Duration::from_secs(120),
             },
@@ -261,7 +263,7 @@ impl CacheLayer {
     }
 
     /// Shows how a request was decided to whoever sends this secret in `Larder-Explain`: `Larder-Verdict` says what was
-    /// decided and by which rule, with its section of the RFC, the sum of the freshness and where the answer came from;
+    /// decided and by which rule, with its section of the RFC, the sum of the freshness, where the answer came from and how many others waited for it;
     /// `Larder-Key`, what it was looked up by. The secret does not reach the handler, and nobody else sees either field.
     /// Off unless set.
     ///
@@ -375,6 +377,12 @@ impl CacheLayer {
     /// How long a request waits for another one's fill before it asks the handler itself. 3 s unless set.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.change().wait = wait;
+        self
+    }
+
+    /// How many requests wait for one fill; those beyond ask the handler themselves. 10,000 unless set.
+    pub fn max_waiting(mut self, requests: usize) -> Self {
+        self.change().max_waiting = requests;
         self
     }
 

@@ -182,7 +182,10 @@ impl<S> Missed<S> {
                 Some(Joined::Passenger(passenger)) => passenger,
                 alone => {
                     let pilot = match alone {
-                        Some(Joined::Pilot(pilot, _)) => Some(pilot),
+                        Some(Joined::Pilot(pilot, itself)) => {
+                            drop(itself);
+                            Some(pilot)
+                        }
                         _ => None,
                     };
                     let mut fill = Fill::new(&shared, &key, &snapshot, facts, there, held, told);
@@ -207,6 +210,10 @@ impl<S> Missed<S> {
             };
             if config.shadow.is_some() {
                 told.because(Reason::Shadow);
+                return alone(&shared, &mut inner, request, &told).await;
+            }
+            if passenger.others() >= config.max_waiting {
+                told.because(Reason::TooManyWait);
                 return alone(&shared, &mut inner, request, &told).await;
             }
             told.collapsed();

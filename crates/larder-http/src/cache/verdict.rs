@@ -19,6 +19,7 @@ pub(super) struct Told {
     forward: Forward,
     reason: Reason,
     collapsed: bool,
+    waiting: usize,
     status: Option<StatusCode>,
 }
 
@@ -42,12 +43,17 @@ impl Told {
     ) -> Self {
         let explained = facts.any(RequestFacts::EXPLAINED);
         let name = config.status_name.clone();
-        Told { name, explained, forward, reason, collapsed: false, status: None }
+        Told { name, explained, forward, reason, collapsed: false, waiting: 0, status: None }
     }
 
     /// It waited for another request's fill.
     pub(super) fn collapsed(&mut self) {
         self.collapsed = true;
+    }
+
+    /// So many wait for its fill.
+    pub(super) fn waited_for_by(&mut self, waiting: usize) {
+        self.waiting = waiting;
     }
 
     /// What the handler answered, where the client gets something else.
@@ -94,6 +100,7 @@ impl Told {
             section = self.reason.section(),
             stored,
             collapsed = self.collapsed,
+            waiting = self.waiting,
             "not answered from the cache: {}",
             self.reason,
         );
@@ -112,6 +119,10 @@ impl Told {
             text.push_str(if stored { "; stored" } else { "; not stored" });
             if self.collapsed {
                 text.push_str("; waited");
+            }
+            if self.waiting > 0 {
+                // Writing to a string does not fail.
+                let _ = write!(text, "; waiting={}", self.waiting);
             }
             explain(response, text, self.reason);
         }
