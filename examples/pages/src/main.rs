@@ -101,7 +101,8 @@ mod tests {
             (pages(None), [None, None]),
         ] {
             for told in told {
-                let request = Request::get("/pages/1024").body(Body::empty()).unwrap();
+                let request =
+                    Request::get("http://pages.example/pages/1024").body(Body::empty()).unwrap();
                 let response = app.clone().oneshot(request).await.unwrap();
                 let status = response.headers().get("cache-status");
                 let status = status.map(|status| status.to_str().unwrap().to_owned());
@@ -112,7 +113,8 @@ mod tests {
                 assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 1024);
             }
         }
-        let request = Request::get("/pages/99999999").body(Body::empty()).unwrap();
+        let request =
+            Request::get("http://pages.example/pages/99999999").body(Body::empty()).unwrap();
         let response = pages(None).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     }
