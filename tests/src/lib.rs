@@ -21,7 +21,7 @@ use larder_core::{Clock, ManualClock};
 use larder_http::cache::{Cached, ResponseBody};
 use larder_http::{CacheLayer, Purger};
 use larder_memory::MemoryBackend;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceExt};
 
@@ -183,6 +183,24 @@ impl Origin {
     /// One whose bodies are the numbers of its calls, with these fields.
     pub fn with(fields: &'static [(&'static str, &'static str)]) -> Self {
         Origin::says(move |call, _| answer(200, fields, call.to_string()))
+    }
+
+    /// One whose calls of these numbers wait for a permit of the gate before they answer.
+    pub fn gated(
+        gate: &Arc<Notify>,
+        waits: impl Fn(usize) -> bool + Send + Sync + 'static,
+        answer: impl Fn(usize) -> Response<TestBody> + Send + Sync + 'static,
+    ) -> Self {
+        let (gate, answer) = (gate.clone(), Arc::new(answer));
+        Origin::new(move |call, _| {
+            let (gate, answer, waits) = (gate.clone(), answer.clone(), waits(call));
+            async move {
+                if waits {
+                    gate.notified().await;
+                }
+                Ok(answer(call))
+            }
+        })
     }
 
     /// How often it was called.

@@ -68,14 +68,7 @@ async fn each_way_that_a_request_can_go_says_why_and_by_which_section() {
 #[tokio::test]
 async fn who_was_waited_for_is_told_by_how_many() {
     let gate = Arc::new(Notify::new());
-    let open = gate.clone();
-    let origin = Origin::new(move |call, _| {
-        let open = open.clone();
-        async move {
-            open.notified().await;
-            Ok(answer(200, FRESH, call.to_string()))
-        }
-    });
+    let origin = Origin::gated(&gate, |_| true, |call| answer(200, FRESH, call.to_string()));
     let site = Arc::new(Site::with(origin, |layer| layer.explain("s3cret")));
     let own = site.clone();
     let leader = tokio::spawn(async move { verdict(&own, "GET", "/", &[]).await });
@@ -141,14 +134,7 @@ async fn nobody_else_sees_anything() {
 #[tokio::test]
 async fn those_who_share_a_fill_are_told_so() {
     let gate = Arc::new(Notify::new());
-    let waits = gate.clone();
-    let origin = Origin::new(move |call, _| {
-        let waits = waits.clone();
-        async move {
-            waits.notified().await;
-            Ok(answer(200, FRESH, call.to_string()))
-        }
-    });
+    let origin = Origin::gated(&gate, |_| true, |call| answer(200, FRESH, call.to_string()));
     let site = Arc::new(Site::with(origin, |layer| layer.explain("s3cret")));
     let ask = || {
         let site = site.clone();
@@ -193,14 +179,7 @@ async fn what_is_asked_for_once_takes_no_room() {
 #[tokio::test]
 async fn those_who_wait_for_what_is_not_admitted_share_it() {
     let gate = Arc::new(Notify::new());
-    let waits = gate.clone();
-    let origin = Origin::new(move |call, _| {
-        let waits = waits.clone();
-        async move {
-            waits.notified().await;
-            Ok(answer(200, FRESH, call.to_string()))
-        }
-    });
+    let origin = Origin::gated(&gate, |_| true, |call| answer(200, FRESH, call.to_string()));
     let site = Arc::new(Site::with(origin, |layer| layer.admit_after(2)));
     let crowd = site.asked_by(20).await;
     gate.notify_one();

@@ -75,16 +75,8 @@ async fn all_partitions_and_the_rules_for_queries_are_covered() {
 #[tokio::test]
 async fn what_is_purged_while_it_is_filled_is_not_stored() {
     let gate = std::sync::Arc::new(tokio::sync::Notify::new());
-    let waits = gate.clone();
-    let origin = Origin::new(move |call, _| {
-        let waits = waits.clone();
-        async move {
-            if call == 1 {
-                waits.notified().await;
-            }
-            Ok(answer(200, PLAIN, call.to_string()))
-        }
-    });
+    let origin =
+        Origin::gated(&gate, |call| call == 1, |call| answer(200, PLAIN, call.to_string()));
     let (site, purger) = site(origin, |layer| layer);
     let site = std::sync::Arc::new(site);
     let filling = tokio::spawn({

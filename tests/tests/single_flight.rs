@@ -255,16 +255,11 @@ async fn d03_a_panic_in_a_computed_value_frees_those_who_wait() {
                 None
             });
             let gate = Arc::new(Notify::new());
-            let open = gate.clone();
-            let origin = Origin::new(move |call, _| {
-                let open = open.clone();
-                async move {
-                    if call == 1 {
-                        open.notified().await;
-                    }
-                    Ok(response("max-age=60", call.to_string()))
-                }
-            });
+            let origin = Origin::gated(
+                &gate,
+                |call| call == 1,
+                |call| response("max-age=60", call.to_string()),
+            );
             let larder = Larder::new();
             let cache = larder_http::CacheLayer::new(&larder.cache).cache_status("t");
             let service = if inside {
@@ -375,16 +370,8 @@ async fn d04_a_follower_gets_only_the_variant_that_it_selects() {
 async fn c59_no_more_than_so_many_wait_and_the_others_ask_for_themselves() {
     for most in [0, 1, 5] {
         let gate = Arc::new(Notify::new());
-        let open = gate.clone();
-        let origin = Origin::new(move |call, _| {
-            let open = open.clone();
-            async move {
-                if call == 1 {
-                    open.notified().await;
-                }
-                Ok(response("max-age=60", call.to_string()))
-            }
-        });
+        let origin =
+            Origin::gated(&gate, |call| call == 1, |call| response("max-age=60", call.to_string()));
         let site = Arc::new(Site::with(origin, |layer| layer.max_waiting(most)));
         let leader = crowd(&site, 1, None).await;
         let others = crowd(&site, 9, None).await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use larder_core::{Entry, Error, Key, Outcome, Put, Result, When};
 
-use crate::cache::is_callers;
 use crate::{Cache, CacheKey, Options, Value};
 
 impl Cache {
@@ -53,9 +52,7 @@ impl Cache {
         }
         let keys: Vec<Key> = puts.iter().map(|put| put.key.clone()).collect();
         let lost = |error: Error| {
-            if !is_callers(&error) {
-                store.not_replaced(&keys);
-            }
+            self.not_replaced(&keys, &error);
             error
         };
         if !tags.is_empty() {
@@ -77,8 +74,8 @@ impl Cache {
             Ok(outcomes) => {
                 let mut failed = Vec::new();
                 for ((name, key), outcome) in names.into_iter().zip(&keys).zip(outcomes) {
-                    if outcome.as_ref().is_err_and(|error| !is_callers(error)) {
-                        store.not_replaced(std::slice::from_ref(key));
+                    if let Err(error) = &outcome {
+                        self.not_replaced(std::slice::from_ref(key), error);
                     }
                     if !matches!(outcome, Ok(Outcome::Stored)) {
                         failed.push(name);

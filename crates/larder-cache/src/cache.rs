@@ -348,10 +348,18 @@ impl Cache {
             outcome
         };
         let outcome = stored.await;
-        if when == When::Always && outcome.as_ref().is_err_and(|error| !is_callers(error)) {
-            store.not_replaced(std::slice::from_ref(key));
+        if let (When::Always, Err(error)) = (when, &outcome) {
+            self.not_replaced(std::slice::from_ref(key), error);
         }
         outcome
+    }
+
+    // New values that could not be stored: what the store may still have is known to be old. Not after a mistake in the
+    // call, which has changed nothing that anybody knows of.
+    pub(crate) fn not_replaced(&self, keys: &[Key], error: &Error) {
+        if !is_callers(error) {
+            self.0.store.not_replaced(keys);
+        }
     }
 
     /// Removes a value. True when there was one.
@@ -410,7 +418,7 @@ impl Cache {
 }
 
 // Wrong with the call rather than with the store.
-pub(crate) fn is_callers(error: &Error) -> bool {
+fn is_callers(error: &Error) -> bool {
     !(error.is_outage() || matches!(error.kind(), ErrorKind::Ambiguous))
 }
 

@@ -35,8 +35,6 @@ struct Flight {
     tags: Arc<[Tag]>,
     hold: Arc<Hold>,
     progress: watch::Receiver<Progress>,
-    // Each passenger has a clone.
-    seats: Arc<()>,
 }
 
 /// The fill marker that a flight has in the store, so that detaching the flight can take it away: a later flight would
@@ -107,7 +105,10 @@ pub struct Pilot {
 }
 
 /// Held by a caller that waits. Dropping it harms nobody.
-pub struct Passenger(watch::Receiver<Progress>, Arc<()>);
+pub struct Passenger {
+    progress: watch::Receiver<Progress>,
+    hold: Arc<Hold>,
+}
 
 /// What a [`Passenger`] hears.
 #[derive(Clone)]
@@ -135,18 +136,18 @@ impl Flights {
     pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
         let mut table = self.table(group).lock();
         if let Some(flight) = table.get(key) {
-            return Joined::Passenger(Passenger(flight.progress.clone(), flight.seats.clone()));
+            let (progress, hold) = (flight.progress.clone(), flight.hold.clone());
+            return Joined::Passenger(Passenger { progress, hold });
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress::UnderWay(None));
-        let (hold, seats) = (Arc::new(Hold::default()), Arc::new(()));
+        let hold = Arc::new(Hold::default());
         let flight = Flight {
             number,
             group: group.clone(),
             tags: tags.into(),
             hold: hold.clone(),
             progress: progress.clone(),
-            seats: seats.clone(),
         };
         table.insert(key.clone(), flight);
         let pilot = Pilot {
@@ -154,10 +155,10 @@ impl Flights {
             group: group.clone(),
             number,
             flights: self.clone(),
-            hold,
+            hold: hold.clone(),
             progress: sender,
         };
-        Joined::Pilot(pilot, Passenger(progress, seats))
+        Joined::Pilot(pilot, Passenger { progress, hold })
     }
 
     pub(crate) fn detach(&self, group: &Key) {
@@ -222,6 +223,14 @@ impl Flights {
     }
 }
 
+impl Hold {
+    // How many have it beside the pilot and, unless the flight was detached, the table.
+    fn passengers(self: &Arc<Self>) -> usize {
+        let others = 1 + usize::from(!self.0.lock().detached);
+        Arc::strong_count(self).saturating_sub(others)
+    }
+}
+
 impl Flight {
     // Gives its marker up, if it has one.
     fn detach(&self) -> Option<Token> {
@@ -244,9 +253,7 @@ impl Pilot {
 
     /// How many wait for it at this moment.
     pub fn waiting(&self) -> usize {
-        // The table has a place of its own, unless the flight was detached.
-        let there = usize::from(!self.hold.0.lock().detached);
-        self.progress.receiver_count().saturating_sub(there)
+        self.hold.passengers()
     }
 
     /// Tells those who wait, and those who come yet, of something that they may be able to use before the flight has
@@ -280,16 +287,15 @@ impl Passenger {
     /// Dropping the future harms nobody.
     pub async fn arrive(mut self) -> Option<Landed> {
         let ended = |progress: &Progress| matches!(progress, Progress::Landed(_));
-        match &*self.0.wait_for(ended).await.ok()? {
+        match &*self.progress.wait_for(ended).await.ok()? {
             Progress::Landed(landed) => Some(landed.clone()),
             Progress::UnderWay(_) => None,
         }
     }
 
-    /// How many others wait at this moment.
+    /// How many others wait at this moment, as long as the flight has not ended.
     pub fn others(&self) -> usize {
-        // One is this one's, and one the flight's, unless that was detached or has ended.
-        Arc::strong_count(&self.1).saturating_sub(2)
+        self.hold.passengers().saturating_sub(1)
     }
 
     /// Waits for an announcement or for the landing; `None` when the flight ended without a result.
@@ -297,7 +303,7 @@ impl Passenger {
     /// Dropping the future harms nobody.
     pub async fn hear(&mut self) -> Option<Heard> {
         let news = |progress: &Progress| !matches!(progress, Progress::UnderWay(None));
-        match &*self.0.wait_for(news).await.ok()? {
+        match &*self.progress.wait_for(news).await.ok()? {
             Progress::UnderWay(announced) => announced.clone().map(Heard::Announced),
             Progress::Landed(landed) => Some(Heard::Landed(landed.clone())),
         }

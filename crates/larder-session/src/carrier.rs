@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cookie::{Brought, CookieValue, Lines, MAX_CANDIDATES, Values};
+use crate::cookie::{Brought, CookieValue, Lines, Values, each_once};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Config;
 use http::header::{CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
@@ -40,17 +40,8 @@ impl Config {
         if carried.way == Way::Cookie {
             return self.jar.values(&carried.lines);
         }
-        let mut values = Values::new();
-        for value in carried.lines.iter().map(|line| line.as_bytes().trim_ascii()) {
-            if value.is_empty() || values.contains(&value) {
-                continue;
-            }
-            if values.len() == MAX_CANDIDATES {
-                return None;
-            }
-            values.push(value);
-        }
-        Some(values)
+        let values = carried.lines.iter().map(|line| line.as_bytes().trim_ascii());
+        each_once(values.filter(|value| !value.is_empty()))
     }
 
     pub(crate) fn read(&self, carried: &Carried) -> Brought {

@@ -175,7 +175,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 pub(crate) const MAX_PAIR: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 // More cookies of the one name are nobody's honest browser.
-pub(crate) const MAX_CANDIDATES: usize = 4;
+const MAX_CANDIDATES: usize = 4;
 
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -245,6 +245,21 @@ pub(crate) struct Brought {
     pub(crate) malformed: bool,
 }
 
+/// These values, each once; `None` when there are too many.
+pub(crate) fn each_once<'a>(all: impl Iterator<Item = &'a [u8]>) -> Option<Values<'a>> {
+    let mut values = Values::new();
+    for value in all {
+        if values.contains(&value) {
+            continue;
+        }
+        if values.len() == MAX_CANDIDATES {
+            return None;
+        }
+        values.push(value);
+    }
+    Some(values)
+}
+
 impl Brought {
     /// `None` for too many.
     pub(crate) fn of(values: Option<Values<'_>>) -> Self {
@@ -271,17 +286,8 @@ impl Jar {
 
     /// The cookie's values, each once; `None` when there are too many.
     pub(crate) fn values<'a>(&self, lines: &'a [HeaderValue]) -> Option<Values<'a>> {
-        let mut values = Values::new();
-        for (name, value) in lines.iter().flat_map(cookies::of) {
-            if name != self.name.as_bytes() || values.contains(&value) {
-                continue;
-            }
-            if values.len() == MAX_CANDIDATES {
-                return None;
-            }
-            values.push(value);
-        }
-        Some(values)
+        let ours = |(name, value)| (name == self.name.as_bytes()).then_some(value);
+        each_once(lines.iter().flat_map(cookies::of).filter_map(ours))
     }
 
     /// `None` for the lifetime: until the browser closes.

@@ -1,4 +1,6 @@
 //! `cargo run --release -p pages`: the smallest cached Axum application. `scripts/bench-servers` measures it.
+// It is a program: what it has to say goes to its terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -58,10 +60,7 @@ async fn main() -> ExitCode {
     match serve(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(words) => {
-            #[allow(clippy::print_stderr)]
-            {
-                eprintln!("{words}");
-            }
+            eprintln!("{words}");
             ExitCode::FAILURE
         }
     }
@@ -74,10 +73,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|e| format!("cannot listen on {listen}: {e}; try --listen"))?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
-    #[allow(clippy::print_stdout)]
-    {
-        println!("Listening on http://{address}: try curl -i http://{address}/pages/1024");
-    }
+    println!("Listening on http://{address}: try curl -i http://{address}/pages/1024");
     let stop = async {
         // Without it, whoever started this has other means.
         let _ = tokio::signal::ctrl_c().await;

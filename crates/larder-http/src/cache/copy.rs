@@ -114,43 +114,35 @@ impl Fill {
                     self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
                 }
             }
-            Ok(Ok(Copied::Failed(error))) => {
-                writer.fail(error);
-                commit.permit.release(&self.shared, &self.key).await;
+            Ok(Ok(Copied::TooLarge)) => {
+                self.mark_pass();
+                writer.hand_over(copying.into_parts().1);
+                self.give_up(&commit.permit, pilot, Reason::BodyTooLarge).await;
             }
-            Ok(Ok(Copied::Truncated(trailers))) => {
-                writer.complete(trailers);
+            Ok(Ok(broken)) => {
+                writer.ended(Ok(broken), copying.into_parts().1);
                 commit.permit.release(&self.shared, &self.key).await;
             }
             Err(panic) => {
-                writer.panicked(panic);
+                writer.ended(Err(panic), copying.into_parts().1);
                 commit.permit.release(&self.shared, &self.key).await;
             }
-            gone_too_far => {
-                let in_time = gone_too_far.is_ok_and(|copied| copied.is_ok());
-                if in_time {
-                    self.mark_pass();
+            Ok(Err(_)) => {
+                // Nobody begins to read along any more.
+                land(pilot, Landing::Unstorable(Reason::WaitTooLong), true);
+                if !writer.stream().is_followed() {
+                    writer.hand_over(copying.into_parts().1);
+                    return commit.permit.release(&self.shared, &self.key).await;
                 }
-                let reason = if in_time { Reason::BodyTooLarge } else { Reason::WaitTooLong };
-                self.give_up(&commit.permit, pilot, reason).await;
-                // Those who read along have nobody else to read from; how long it may become is known.
-                if !in_time && writer.stream().is_followed() {
-                    let rest =
-                        poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
-                    let rest = AssertUnwindSafe(rest).catch_unwind();
-                    tokio::select! {
-                        copied = rest => match copied {
-                            Ok(Copied::Complete(_, trailers) | Copied::Truncated(trailers)) => {
-                                return writer.complete(trailers);
-                            }
-                            Ok(Copied::Failed(error)) => return writer.fail(error),
-                            Ok(Copied::TooLarge) => {}
-                            Err(panic) => return writer.panicked(panic),
-                        },
-                        () = writer.stream().deserted() => return,
-                    }
-                }
-                writer.hand_over(copying.into_parts().1);
+                commit.permit.release(&self.shared, &self.key).await;
+                // Those who do have nobody else to read from; how long it may become is known.
+                let rest = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
+                let rest = AssertUnwindSafe(rest).catch_unwind();
+                let copied = tokio::select! {
+                    copied = rest => copied,
+                    () = writer.stream().deserted() => return,
+                };
+                writer.ended(copied, copying.into_parts().1);
             }
         }
     }
@@ -170,9 +162,10 @@ impl Fill {
         if let (true, Some(length), None, Some(when)) =
             (sure, plan.length, &plan.storable.part, commit.permit.when())
         {
-            let (tags, built_at) = (plan.tags.clone(), commit.built_at);
+            let (mut plan, built_at) = (plan.clone(), commit.built_at);
+            let tags = std::mem::take(&mut plan.tags);
             let head = (*status, fields.clone());
-            let variant = self.variant(head, Bytes::new(), None, None, plan.clone(), commit);
+            let variant = self.variant(head, Bytes::new(), None, None, plan, commit);
             let (at, source) = (self.now(), stream.source());
             pilot.announce(Arc::new(Streaming {
                 variant,
@@ -192,7 +185,7 @@ impl Fill {
         (status, mut fields): (StatusCode, HeaderMap),
         body: Bytes,
         trailers: Option<HeaderMap>,
-        plan: Plan,
+        mut plan: Plan,
         commit: Commit,
     ) -> Ending {
         let late = if session_touched(&self.snapshot, plan.session.as_ref()) {
@@ -206,13 +199,12 @@ impl Fill {
             commit.permit.release(&self.shared, &self.key).await;
             return Ending::unstorable(reason);
         }
-        let made = (status, body, plan.storable.part.clone());
+        let made = (status, body, plan.storable.part.take());
         let Some((status, body, part)) = self.joined(made, &mut fields) else {
             commit.permit.release(&self.shared, &self.key).await;
             return Ending::unstorable(Reason::PartialContent);
         };
-        let tags = plan.tags.clone();
-        let own_tags = plan.own_tags;
+        let (tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
         let variant = Arc::new(self.variant((status, fields), body, trailers, part, plan, &commit));
         let at = self.now();
         let done = commit.run(&self.shared, &self.key, variant.clone(), tags).await;
@@ -245,16 +237,8 @@ impl Fill {
         fields.entry(DATE).or_insert_with(|| date::header_value(wall));
         let mut terms = plan.storable.terms;
         terms.initial_age = terms.age(self.now().since(commit.head_at));
-        let route = &self.shared.config.route.credentials;
-        Variant {
-            rule: plan.list.rule(route),
-            list: plan.list,
-            selector: plan.selector,
-            verbatim: plan.verbatim,
-            by_language: plan.by_language,
-            search: plan.search,
-            response: Stored { part, ..Stored::new(status, fields, body, trailers, terms, wall) },
-        }
+        let made = Stored { part, ..Stored::new(status, fields, body, trailers, terms, wall) };
+        plan.variant(&self.shared, made)
     }
 
     // What is stored of a part: with what there was of the same whole, if they fit (RFC 9111 §3.4). `None` where it has

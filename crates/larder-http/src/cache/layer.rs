@@ -263,9 +263,9 @@ impl CacheLayer {
     }
 
     /// Shows how a request was decided to whoever sends this secret in `Larder-Explain`: `Larder-Verdict` says what was
-    /// decided and by which rule, with its section of the RFC, the sum of the freshness, where the answer came from and how many others waited for it;
-    /// `Larder-Key`, what it was looked up by. The secret does not reach the handler, and nobody else sees either field.
-    /// Off unless set.
+    /// decided and by which rule, with its section of the RFC, the sum of the freshness, where the answer came from and
+    /// how many others waited for it; `Larder-Key`, what it was looked up by. The secret does not reach the handler, and
+    /// nobody else sees either field. Off unless set.
     ///
     /// ```
     /// use http::{Request, Response};

@@ -17,6 +17,7 @@ use larder_http_rules::{
 
 use super::key;
 use super::layer::Shared;
+use super::record::{Stored, Variant};
 use super::searches::{self, Search};
 use super::variants::List;
 use crate::RequestHead;
@@ -38,6 +39,21 @@ pub(super) struct Plan {
     pub(super) length: Option<u64>,
     /// The mark of a session layer inside, which may be touched until the body ends.
     pub(super) session: Option<SessionMark>,
+}
+
+impl Plan {
+    /// What is stored, of that response.
+    pub(super) fn variant(self, shared: &Shared, response: Stored) -> Variant {
+        Variant {
+            rule: self.list.rule(&shared.config.route.credentials),
+            list: self.list,
+            selector: self.selector,
+            verbatim: self.verbatim,
+            by_language: self.by_language,
+            search: self.search,
+            response,
+        }
+    }
 }
 
 /// Whether a response could be stored, by its head.

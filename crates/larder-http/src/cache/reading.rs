@@ -32,11 +32,7 @@ impl<B: Body> Reading<B> {
         }
         let (frames, rest) = self.0.into_parts();
         let (writer, reader) = tee::pair(frames, rest.size_hint());
-        match read.0 {
-            Copied::Failed(error) => writer.fail(error),
-            Copied::Truncated(trailers) => writer.complete(trailers),
-            _ => writer.hand_over(rest),
-        }
+        writer.ended(Ok(read.0), rest);
         (ResponseBody::copied(reader), None)
     }
 }

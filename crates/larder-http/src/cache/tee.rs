@@ -163,16 +163,21 @@ impl<B: Body> Writer<B> {
         self.stream.end(End::Complete(trailers));
     }
 
-    pub(super) fn fail(self, error: B::Error) {
-        self.end(Own::Failed(error));
-    }
-
-    pub(super) fn panicked(self, panic: Panic) {
-        self.end(Own::Panicked(panic));
-    }
-
+    /// The copy is given up: the rest of the body goes to the client that began the fill.
     pub(super) fn hand_over(self, rest: Pin<Box<B>>) {
         self.end(Own::Rest(rest));
+    }
+
+    /// Ends as the copy did; `rest` is what it has not read.
+    pub(super) fn ended(self, copied: Result<Copied<B::Error>, Panic>, rest: Pin<Box<B>>) {
+        match copied {
+            Ok(Copied::Complete(_, trailers) | Copied::Truncated(trailers)) => {
+                self.complete(trailers);
+            }
+            Ok(Copied::Failed(error)) => self.end(Own::Failed(error)),
+            Ok(Copied::TooLarge) => self.hand_over(rest),
+            Err(panic) => self.end(Own::Panicked(panic)),
+        }
     }
 
     fn end(&self, own: Own<B>) {

@@ -22,7 +22,7 @@ use super::body::ResponseBody;
 use super::commit::Commit;
 use super::fill::{Fill, Filled, Landing, Sender, land};
 use super::miss::Held;
-use super::record::{Stored, Variant};
+use super::record::Stored;
 use crate::RequestHead;
 
 /// What the handler is asked.
@@ -111,7 +111,7 @@ impl Fill {
             part: old.part.clone(),
             ..Stored::new(old.status, fields, body, trailers, terms, self.wall())
         };
-        let plan = match plan {
+        let mut plan = match plan {
             Ok(plan) => plan,
             Err(reason) => {
                 // This client may have it; what is stored stays as it was, or goes if the handler means another one.
@@ -126,22 +126,15 @@ impl Fill {
                 return;
             }
         };
-        let variant = Arc::new(Variant {
-            rule: plan.list.rule(&self.shared.config.route.credentials),
-            list: plan.list,
-            selector: plan.selector,
-            verbatim: plan.verbatim,
-            by_language: plan.by_language,
-            search: plan.search,
-            response: stored(plan.storable.terms),
-        });
-        let mut tags = plan.tags;
+        let (mut tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
+        let made = stored(plan.storable.terms);
+        let variant = Arc::new(plan.variant(&self.shared, made));
         tags.extend(held.tags.iter().cloned());
         tags.sort_unstable();
         tags.dedup();
 
         let mut response = self.respond(&variant.response);
-        let (at, own_tags) = (self.now(), plan.own_tags);
+        let at = self.now();
         let may_store = commit.permit.when().is_some();
         let committed = commit.run(&self.shared, &self.key, variant.clone(), tags);
         let land_it = |stored: bool, shared: bool| {
