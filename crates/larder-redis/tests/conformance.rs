@@ -66,7 +66,7 @@ async fn batches_are_one_round_trip_each() {
     }
 }
 
-// Debian 12 has no Valkey, so this is no test there; `LARDER_REDIS_SERVER=valkey-server` runs all of them on it.
+// `scripts/test` fetches Valkey where it can be had; `LARDER_REDIS_SERVER=valkey-server` runs all tests of the crate on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_suite_on_valkey_too_where_it_is_installed() {
     let Some(valkey) = RedisServer::options().valkey() else {

@@ -64,7 +64,7 @@ impl RedisOptions {
         self.directive("tls-auth-clients", &["yes"]).directive("tls-replication", &["yes"])
     }
 
-    /// The same with Valkey, where `valkey-server` is on the path; `None` where it is not. Debian 12 does not have it.
+    /// The same with Valkey, where `valkey-server` is on the path; `None` where it is not.
     pub fn valkey(self) -> Option<Self> {
         let program = on_path(&["valkey-server"], &[])?;
         Some(RedisOptions { program: Some(program), ..self })
