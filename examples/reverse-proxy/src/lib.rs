@@ -43,6 +43,7 @@ pub fn proxy(cache: &Cache, options: &Options, origin: Origin) -> Cached<Origin>
     CacheLayer::new(cache)
         .policy(policy)
         .max_body_bytes(options.max_body)
+        .max_chunked_bytes(options.max_chunked)
         .cache_status("larder")
         .layer(origin)
 }

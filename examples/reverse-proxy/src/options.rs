@@ -33,9 +33,14 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "rfc9111")]
     pub profile: Profile,
 
-    /// The largest body that is stored, in bytes; larger ones pass through
+    /// The largest body that is stored in one piece, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024 * 1024)]
     pub max_body: u64,
+
+    /// The largest body that is stored at all, in bytes: in chunks of 512 KiB where it is larger than `--max-body`. For a
+    /// cache of files or on a server; others pass through
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub max_chunked: u64,
 
     /// How many seconds the origin has to begin its answer
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]

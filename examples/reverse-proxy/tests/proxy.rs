@@ -104,6 +104,35 @@ async fn a_response_goes_through_once_and_comes_from_the_cache_then() {
 }
 
 #[tokio::test]
+async fn large_files_come_in_chunks_out_of_a_folder_and_ranges_of_them() {
+    // Three chunks, of which the second one begins in the middle of a number.
+    let film: String = (0..200_000).map(|number| format!("{number:06} ")).collect();
+    let length = film.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{film}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let cache = format!("file://{}?namespace=films", folder.path().display());
+    let flags = ["--cache", &cache, "--max-body", "1000", "--max-chunked", "10000000"];
+    let site = site(answer.leak(), &flags).await;
+    let first = site.get("/film").await;
+    assert!(first.ends_with(&film) && first.contains("; stored"), "{}", &first[..300]);
+    // The client does not wait for the store.
+    let mut second = site.get("/film").await;
+    while !second.contains("larder; hit") {
+        second = site.get("/film").await;
+    }
+    assert!(second.ends_with(&film) && second.contains(&format!("content-length: {length}\r\n")));
+    let calls = site.calls.load(Ordering::SeqCst);
+    let part = site
+        .raw("GET /film HTTP/1.1\r\nHost: shop.example\r\nRange: bytes=524280-524300\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(part.starts_with("HTTP/1.1 206 "), "{part}");
+    assert!(part.ends_with(&film[524_280..=524_300]), "{part}");
+    assert_eq!(site.calls.load(Ordering::SeqCst), calls);
+}
+
+#[tokio::test]
 async fn the_clients_host_goes_along_if_asked_to() {
     let site = site(FRESH, &["--preserve-host"]).await;
     site.get("/").await;

@@ -16,7 +16,8 @@ use larder_http_rules::range::{self, Part, Selection};
 use larder_http_rules::{Policy, Reason, RequestFacts, Terms};
 
 use super::body::ResponseBody;
-use super::record::Stored;
+use super::chunks;
+use super::record::{Content, Stored};
 use crate::RequestHead;
 
 /// A stored response that answers.
@@ -64,6 +65,10 @@ impl Wanted {
         }
         match range::select(&specs, stored.length()) {
             Selection::Whole => all(),
+            // They would be read one chunk after the other, each for a few bytes: whoever asks so may have it all.
+            Selection::Ranges(ranges) if ranges.len() > 1 && stored.content.here().is_none() => {
+                all()
+            }
             Selection::Unsatisfiable => Ok(Wanted::Unsatisfiable),
             Selection::Ranges(ranges) => match part {
                 Some(part) if !ranges.iter().all(|bytes| part.covers(bytes)) => {
@@ -83,6 +88,11 @@ impl<'a> Answer<'a> {
         wanted: Wanted,
     ) -> Self {
         Answer { stored, resident, wanted, refresh: false, contested: policy.contested }
+    }
+
+    /// Whether all that it has is here.
+    pub(super) fn is_here(&self) -> bool {
+        self.stored.content.here().is_some()
     }
 
     /// For how many seconds it is fresh yet.
@@ -131,21 +141,30 @@ impl<'a> Answer<'a> {
 
     fn whole<B: Body>(&self, for_head: bool) -> Response<ResponseBody<B>> {
         let stored = self.stored;
-        let body = if for_head {
-            ResponseBody::empty()
-        } else {
-            ResponseBody::stored(stored.body.clone(), stored.trailers.clone())
+        let body = match &stored.content {
+            _ if for_head => ResponseBody::empty(),
+            Content::Here(body) => ResponseBody::stored(body.clone(), stored.trailers.clone()),
+            Content::Chunks(chunks) => {
+                ResponseBody::chunked(chunks::Reader::new(*chunks, 0..chunks.length))
+            }
         };
         let mut response = self.with_fields(stored.status, body);
         if for_head && stored.status != StatusCode::NO_CONTENT {
-            let length = || HeaderValue::from(stored.body.len());
+            let length = || HeaderValue::from(stored.content.length());
             response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(length);
         }
         response
     }
 
     fn part<B: Body>(&self, bytes: &Range<u64>) -> Response<ResponseBody<B>> {
-        let body = ResponseBody::stored(self.stored.slice(bytes), None);
+        let body = match &self.stored.content {
+            Content::Here(_) => {
+                ResponseBody::stored(self.stored.slice(bytes).unwrap_or_default(), None)
+            }
+            Content::Chunks(chunks) => {
+                ResponseBody::chunked(chunks::Reader::new(*chunks, bytes.clone()))
+            }
+        };
         let mut response = self.with_fields(StatusCode::PARTIAL_CONTENT, body);
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.end - bytes.start));
@@ -172,7 +191,8 @@ impl<'a> Answer<'a> {
             head.extend_from_slice(range.as_bytes());
             head.extend_from_slice(b"\r\n\r\n");
             frames.push(Bytes::from(head));
-            frames.push(stored.slice(bytes));
+            // There are several only of what is here.
+            frames.extend(stored.slice(bytes));
         }
         frames.push(format!("\r\n--{boundary}--\r\n").into());
         let length: usize = frames.iter().map(Bytes::len).sum();

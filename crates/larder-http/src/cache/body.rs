@@ -9,8 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use larder_core::Key;
 use pin_project_lite::pin_project;
 
+use super::chunks;
+use super::layer::Shared;
 use super::shadow::Watch;
 use super::stream::Follower;
 use super::tee::{self, Reader};
@@ -45,6 +48,7 @@ pin_project! {
         Copied { reader: Box<Reader<B>> },
         Followed { follower: Box<Follower> },
         Frames { frames: VecDeque<Bytes> },
+        Chunked { reader: Box<chunks::Reader> },
     }
 }
 
@@ -95,6 +99,19 @@ impl<B: Body> ResponseBody<B> {
         ResponseBody { kind: Kind::Copied { reader: Box::new(reader) } }
     }
 
+    /// What [`open`](ResponseBody::open) has to open.
+    pub(super) fn chunked(reader: chunks::Reader) -> Self {
+        ResponseBody { kind: Kind::Chunked { reader: Box::new(reader) } }
+    }
+
+    /// Reads the beginning of what is not here; false when it is not there either.
+    pub(super) async fn open(&mut self, shared: &Shared, page: &Key) -> bool {
+        match &mut self.kind {
+            Kind::Chunked { reader } => reader.open(&shared.config.store, page).await,
+            _ => true,
+        }
+    }
+
     pub(super) fn followed(follower: Follower) -> Self {
         ResponseBody { kind: Kind::Followed { follower: Box::new(follower) } }
     }
@@ -133,6 +150,7 @@ where
             KindProj::Watched { body, watch } => watch.poll_frame(body, cx).map_err(Into::into),
             KindProj::Copied { reader } => reader.poll_frame(cx).map_err(Into::into),
             KindProj::Followed { follower } => follower.poll_frame(cx).map_err(Into::into),
+            KindProj::Chunked { reader } => reader.poll_frame(cx).map_err(Into::into),
             KindProj::Frames { frames } => {
                 Poll::Ready(frames.pop_front().map(|frame| Ok(Frame::data(frame))))
             }
@@ -147,6 +165,7 @@ where
             Kind::Watched { .. } => false,
             Kind::Copied { reader } => reader.is_end_stream(),
             Kind::Followed { follower } => follower.is_end_stream(),
+            Kind::Chunked { reader } => reader.left() == 0,
             Kind::Frames { frames } => frames.is_empty(),
         }
     }
@@ -166,6 +185,7 @@ where
             Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
             Kind::Copied { reader } => reader.size_hint(),
             Kind::Followed { follower } => SizeHint::with_exact(follower.left()),
+            Kind::Chunked { reader } => SizeHint::with_exact(reader.left()),
             Kind::Frames { frames } => {
                 SizeHint::with_exact(frames.iter().map(|frame| frame.len() as u64).sum())
             }
@@ -181,6 +201,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
             Kind::Watched { .. } => "ResponseBody(watched)",
             Kind::Copied { .. } => "ResponseBody(copied)",
             Kind::Followed { .. } => "ResponseBody(followed)",
+            Kind::Chunked { .. } => "ResponseBody(chunked)",
             Kind::Frames { .. } => "ResponseBody(frames)",
         })
     }

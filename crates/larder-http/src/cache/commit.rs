@@ -98,7 +98,7 @@ impl Commit {
                 }
             };
             let policy = &shared.config.policy;
-            let mut ttl = variant.response.terms.usable_for(policy);
+            let mut ttl = variant.response.kept_for(policy);
             if let Some((_, entry, _)) = &beside
                 && !page.others.is_empty()
             {
@@ -156,7 +156,7 @@ async fn join(
     let old = &page.newest;
     let old_name = Variant::name(&old.list, &old.selector);
     let aged = old.aged(now.since(written));
-    let left = aged.response.terms.usable_for(&shared.config.policy);
+    let left = aged.response.kept_for(&shared.config.policy);
     let mut moved = None;
     if old_name != name
         && !left.is_zero()

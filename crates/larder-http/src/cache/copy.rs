@@ -19,9 +19,9 @@ use tokio::time::Instant;
 use super::answer::not_modified;
 use super::body::ResponseBody;
 use super::commit::Commit;
-use super::fill::{Fill, Filled, Landing, Sender, Streaming, land};
+use super::fill::{Announced, Fill, Filled, Landing, Sender, Streaming, land};
 use super::plan::{Plan, session_touched};
-use super::record::{Stored, Variant};
+use super::record::{Content, Stored, Variant};
 use super::stream::Stream;
 use super::tee::{self, Copied, Copying};
 use crate::RequestHead;
@@ -62,6 +62,7 @@ impl Fill {
         };
         let local = self.shared.config.store.abilities().local;
         let may_store = commit.permit.when().is_some();
+        let spills = whole && self.spills(&plan, &commit);
         let copied = match ready {
             Err(panic) => Err(panic),
             Ok(Poll::Ready(Copied::Complete(body, trailers))) => {
@@ -82,10 +83,11 @@ impl Fill {
             }
             Ok(Poll::Ready(other)) => {
                 let mut response = head(ResponseBody::copied(reader));
-                if matches!(other, Copied::TooLarge) {
+                let stored = spills && matches!(other, Copied::TooLarge);
+                if matches!(other, Copied::TooLarge) && !stored {
                     self.told.because(Reason::BodyTooLarge);
                 }
-                self.told.forwarded(&mut response, false);
+                self.told.forwarded(&mut response, stored);
                 let _ = sender.send(Filled::Response(response));
                 Ok(Ok(other))
             }
@@ -113,6 +115,9 @@ impl Fill {
                     writer.complete(trailers.clone());
                     self.finish(stored_head, body, trailers, plan, commit).await.land(pilot);
                 }
+            }
+            Ok(Ok(Copied::TooLarge)) if spills => {
+                self.spill(writer, copying, pilot, stored_head, plan, commit, deadline).await;
             }
             Ok(Ok(Copied::TooLarge)) => {
                 self.mark_pass();
@@ -159,23 +164,17 @@ impl Fill {
     ) {
         let outside = RequestHead::from(&*self.snapshot).extensions().get::<SessionMark>();
         let sure = outside.is_none() && plan.session.is_none() && !fields.contains_key(TRAILER);
+        let small = |length: &u64| *length <= self.shared.config.max_body;
         if let (true, Some(length), None, Some(when)) =
-            (sure, plan.length, &plan.storable.part, commit.permit.when())
+            (sure, plan.length.filter(small), &plan.storable.part, commit.permit.when())
         {
             let (mut plan, built_at) = (plan.clone(), commit.built_at);
             let tags = std::mem::take(&mut plan.tags);
             let head = (*status, fields.clone());
-            let variant = self.variant(head, Bytes::new(), None, None, plan, commit);
+            let variant = self.variant(head, Content::Here(Bytes::new()), None, None, plan, commit);
             let (at, source) = (self.now(), stream.source());
-            pilot.announce(Arc::new(Streaming {
-                variant,
-                at,
-                source,
-                length,
-                when,
-                tags,
-                built_at,
-            }));
+            let streaming = Streaming { variant, at, source, length, when, tags, built_at };
+            pilot.announce(Arc::new(Announced::Streaming(Box::new(streaming))));
         }
     }
 
@@ -205,7 +204,8 @@ impl Fill {
             return Ending::unstorable(Reason::PartialContent);
         };
         let (tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
-        let variant = Arc::new(self.variant((status, fields), body, trailers, part, plan, &commit));
+        let (head, content) = ((status, fields), Content::Here(body));
+        let variant = Arc::new(self.variant(head, content, trailers, part, plan, &commit));
         let at = self.now();
         let done = commit.run(&self.shared, &self.key, variant.clone(), tags).await;
         // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
@@ -215,10 +215,10 @@ impl Fill {
     }
 
     // What is stored of a response.
-    fn variant(
+    pub(super) fn variant(
         &self,
         (status, mut fields): (StatusCode, HeaderMap),
-        body: Bytes,
+        content: Content,
         trailers: Option<HeaderMap>,
         part: Option<Part>,
         plan: Plan,
@@ -237,7 +237,7 @@ impl Fill {
         fields.entry(DATE).or_insert_with(|| date::header_value(wall));
         let mut terms = plan.storable.terms;
         terms.initial_age = terms.age(self.now().since(commit.head_at));
-        let made = Stored { part, ..Stored::new(status, fields, body, trailers, terms, wall) };
+        let made = Stored { part, ..Stored::new(status, fields, content, trailers, terms, wall) };
         plan.variant(&self.shared, made)
     }
 

@@ -63,6 +63,13 @@ pub(super) enum Landing {
     Again,
 }
 
+/// What those who wait hear before the end of a fill.
+pub(super) enum Announced {
+    Streaming(Box<Streaming>),
+    /// A response that they had better not wait for.
+    Unfit(Reason),
+}
+
 /// A storable response whose body is still coming. Those who wait for its fill may read along.
 pub(super) struct Streaming {
     /// Without its body.
@@ -187,7 +194,7 @@ impl Fill {
         let (called, read) = match tokio::time::timeout_at(deadline, &mut call).await {
             Ok(called) => called,
             Err(_) => {
-                if let Some(stale) = self.stale(Failure::NoResponse) {
+                if let Some(stale) = self.stale(Failure::NoResponse).await {
                     return self.stand_in(stale, &permit, pilot, sender).await;
                 }
                 // Nobody waits for it any longer, and it is not stored; its own client still may have it.
@@ -201,7 +208,7 @@ impl Fill {
         let response = match called {
             Ok(Ok(response)) => response,
             failed => {
-                if let Some(stale) = self.stale(Failure::NoResponse) {
+                if let Some(stale) = self.stale(Failure::NoResponse).await {
                     return self.stand_in(stale, &permit, pilot, sender).await;
                 }
                 self.rest_behind(&sender);
@@ -215,7 +222,7 @@ impl Fill {
             self.rest_behind(&sender);
         }
         if status.is_server_error()
-            && let Some(stale) = self.stale(Failure::Status(status))
+            && let Some(stale) = self.stale(Failure::Status(status)).await
         {
             self.told.answered(status);
             return self.stand_in(stale, &permit, pilot, sender).await;
@@ -337,14 +344,15 @@ impl Fill {
     }
 
     // What is stale and may stand in for a handler that failed.
-    fn stale<B: Body>(&self, failure: Failure) -> Option<Response<ResponseBody<B>>> {
+    async fn stale<B: Body>(&self, failure: Failure) -> Option<Response<ResponseBody<B>>> {
         let held = self.held.as_ref()?;
         let clock = self.shared.config.store.clock();
         let head = RequestHead::from(&*self.snapshot);
         let resident = clock.now().since(held.written);
         let answer =
             self.shared.stand_in(&held.variant, resident, head, self.facts, failure).ok()?;
-        Some(answer.respond(head, self.facts, || clock.wall()))
+        let mut stale = answer.respond(head, self.facts, || clock.wall());
+        stale.body_mut().open(&self.shared, &self.key).await.then_some(stale)
     }
 
     // A refresh that failed behind the client's back is not begun again by the next client.

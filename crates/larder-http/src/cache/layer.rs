@@ -55,6 +55,7 @@ pub(super) struct Config {
     pub(super) shadow: Option<Report>,
     pub(super) admit_after: u32,
     pub(super) max_body: u64,
+    pub(super) max_chunked: u64,
     pub(super) max_head: usize,
     pub(super) max_variants: usize,
     pub(super) wait: Duration,
@@ -95,6 +96,7 @@ impl CacheLayer {
                 shadow: None,
                 admit_after: 1,
                 max_body: 1024 * 1024,
+                max_chunked: 0,
                 max_head: 32 * 1024,
                 max_variants: 32,
                 wait: Duration::from_secs(3),
@@ -356,9 +358,41 @@ impl CacheLayer {
         self
     }
 
-    /// The largest body that is stored, 1 MiB unless set. A larger one is passed on as it comes.
+    /// The largest body that is stored in one entry, 1 MiB unless set. A larger one is passed on as it comes, unless it
+    /// may be stored in [chunks](CacheLayer::max_chunked_bytes).
     pub fn max_body_bytes(mut self, bytes: u64) -> Self {
         self.change().max_body = bytes;
+        self
+    }
+
+    /// The largest body that is stored in chunks of 512 KiB, each an entry of its own, where it is too large for
+    /// [one entry](CacheLayer::max_body_bytes). 0 unless set: none. For stores that have more room than memory: files,
+    /// databases, servers.
+    ///
+    /// Neither storing nor serving has more than a few chunks of it in memory. While it is stored, the client that began
+    /// the fill gets it at the store's pace, and all others go to the handler; a store that fails or takes longer than
+    /// [`fill_deadline`](CacheLayer::fill_deadline) in all is left out, and the client served on. Hits, HEAD, conditions
+    /// and single ranges are answered from the chunks, a request for several ranges with the whole.
+    ///
+    /// A chunk that the store has lost makes a miss; one that is lost while it is served breaks the response off
+    /// ([`BrokenOff`](super::BrokenOff)), and the next request is a miss. Such a response is kept for a day at most, from when it was
+    /// stored or validated. What is invalidated or purged meanwhile is not served any more, but its chunks take room in
+    /// the store until then.
+    ///
+    /// ```
+    /// use larder_cache::Cache;
+    /// use larder_http::CacheLayer;
+    /// use std::time::Duration;
+    ///
+    /// let cache = Cache::memory();
+    /// let films = CacheLayer::new(&cache)
+    ///     .ttl(Duration::from_secs(3600))
+    ///     .max_chunked_bytes(4 << 30)
+    ///     .fill_deadline(Duration::from_secs(600));
+    /// # let _ = films;
+    /// ```
+    pub fn max_chunked_bytes(mut self, bytes: u64) -> Self {
+        self.change().max_chunked = bytes;
         self
     }
 

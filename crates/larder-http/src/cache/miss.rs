@@ -17,10 +17,11 @@ use tracing::Instrument;
 
 use super::answer::Answer;
 use super::body::{BoxError, ResponseBody};
-use super::fill::{Fill, Filled, Landing, Streaming};
+use super::chunks::Chunks;
+use super::fill::{Announced, Fill, Filled, Landing};
 use super::layer::Shared;
 use super::plan::may_store;
-use super::record::{Page, Variant};
+use super::record::{Content, Page, Variant};
 use super::service::{Asked, strip};
 use super::shadow::compare;
 use super::stream::Follower;
@@ -56,6 +57,8 @@ enum Seen<B: Body> {
 enum Waited<B: Body> {
     /// Its response, whose body comes as that fill gets it.
     Along(Response<ResponseBody<B>>),
+    /// Nothing: its response is none to wait for.
+    Unfit(Reason),
     /// Its end.
     Landed(Option<Landed>),
 }
@@ -222,6 +225,10 @@ impl<S> Missed<S> {
             let landed = match tokio::time::timeout_at(until, waited).await {
                 Ok(Waited::Along(response)) => return Ok(response),
                 Ok(Waited::Landed(landed)) => landed,
+                Ok(Waited::Unfit(reason)) => {
+                    told.because(reason);
+                    return alone(&shared, &mut inner, request, &told).await;
+                }
                 Err(_) => {
                     told.because(Reason::WaitTooLong);
                     return alone(&shared, &mut inner, request, &told).await;
@@ -335,7 +342,9 @@ impl Shared {
             return miss(Reason::Miss, There::Unusable(revision));
         };
         match self.selects(&page.newest, head, facts) {
-            Ok(true) => return self.try_variant(key, &page.newest, written, head, facts, there),
+            Ok(true) => {
+                return self.try_variant(key, &page.newest, written, head, facts, there).await;
+            }
             Ok(false) => {}
             Err(reason @ Reason::AmbiguousCookie) => return Seen::Pass(reason),
             Err(reason) => {
@@ -343,7 +352,7 @@ impl Shared {
             }
         }
         if let Some((variant, written)) = self.other(key, &page, head, facts).await {
-            return self.try_variant(key, &variant, written, head, facts, there);
+            return self.try_variant(key, &variant, written, head, facts, there).await;
         }
         let (forward, reason) = (Forward::VaryMiss, Reason::VariantMiss);
         Seen::Miss { forward, reason, there, held: None }
@@ -358,7 +367,7 @@ impl Shared {
         Some((There::Page(entry.revision(), written, entry, page.clone()), page, written))
     }
 
-    fn try_variant<B: Body>(
+    async fn try_variant<B: Body>(
         &self,
         key: &Key,
         variant: &Arc<Variant>,
@@ -375,11 +384,19 @@ impl Shared {
             response
         };
         match self.judge(variant, resident, head, facts) {
-            Ok(answer) if answer.refresh => {
-                let held = Held::new(variant.clone(), written, &there, true);
-                Seen::Stale(respond(&answer), there, held)
+            Ok(answer) => {
+                let mut response = respond(&answer);
+                if !response.body_mut().open(self, key).await {
+                    let (forward, reason) = (Forward::UriMiss, Reason::Miss);
+                    return Seen::Miss { forward, reason, there, held: None };
+                }
+                if !answer.refresh {
+                    return Seen::Answer(response);
+                }
+                let whole = self.has_all(key, variant).await;
+                let held = Held::new(variant.clone(), written, &there, whole);
+                Seen::Stale(response, there, held)
             }
-            Ok(answer) => Seen::Answer(respond(&answer)),
             Err(Reuse::Refuse(reason)) => Seen::Pass(reason),
             Err(other) => {
                 // The handler has just failed: it is left alone for a moment.
@@ -387,17 +404,27 @@ impl Shared {
                     && let Ok(answer) =
                         self.stand_in(variant, resident, head, facts, Failure::NoResponse)
                 {
-                    return Seen::Answer(respond(&answer));
+                    let mut response = respond(&answer);
+                    if response.body_mut().open(self, key).await {
+                        return Seen::Answer(response);
+                    }
                 }
                 let reason = other.reason();
                 let (forward, whole) = match reason {
                     Reason::RangeNotStored => (Forward::Partial, false),
-                    _ => (Forward::Stale, true),
+                    _ => (Forward::Stale, self.has_all(key, variant).await),
                 };
                 let held = Some(Held::new(variant.clone(), written, &there, whole));
                 Seen::Miss { forward, reason, there, held }
             }
         }
+    }
+
+    // Whether all chunks of a response are there, as they will be yet when the handler has said that it is good.
+    async fn has_all(&self, key: &Key, variant: &Variant) -> bool {
+        let Content::Chunks(chunks) = &variant.response.content else { return true };
+        let ttl = Chunks::ttl(variant.response.terms.usable_for(&self.config.policy));
+        chunks.renew(&self.config.store, key, ttl).await
     }
 
     // One of the page's other variants, if it was made for such a request: one round trip for all lists.
@@ -471,22 +498,23 @@ impl Shared {
         facts: RequestFacts,
         told: &Told,
     ) -> Waited<B> {
+        let announced = match passenger.hear().await {
+            Some(Heard::Announced(announced)) => announced,
+            Some(Heard::Landed(landed)) => return Waited::Landed(Some(landed)),
+            None => return Waited::Landed(None),
+        };
         // What depends on all of the body waits for all of it.
-        if !facts.any(RequestFacts::RANGE.union(RequestFacts::CONDITIONAL)) {
-            match passenger.hear().await {
-                Some(Heard::Announced(announced)) => {
-                    if let Some(streaming) = announced.downcast_ref::<Streaming>()
-                        && streaming.holds(self, key).await
-                        && let Some(response) =
-                            self.given::<B>(&streaming.variant, streaming.at, head, facts, told)
-                    {
-                        let follower = Follower::new(&streaming.source, streaming.length);
-                        return Waited::Along(response.map(|_| ResponseBody::followed(follower)));
-                    }
+        let whole = !facts.any(RequestFacts::RANGE.union(RequestFacts::CONDITIONAL));
+        match announced.downcast_ref() {
+            Some(Announced::Unfit(reason)) => return Waited::Unfit(*reason),
+            Some(Announced::Streaming(streaming)) if whole && streaming.holds(self, key).await => {
+                let (variant, at) = (&streaming.variant, streaming.at);
+                if let Some(response) = self.given::<B>(variant, at, head, facts, told) {
+                    let follower = Follower::new(&streaming.source, streaming.length);
+                    return Waited::Along(response.map(|_| ResponseBody::followed(follower)));
                 }
-                Some(Heard::Landed(landed)) => return Waited::Landed(Some(landed)),
-                None => return Waited::Landed(None),
             }
+            _ => {}
         }
         Waited::Landed(passenger.arrive().await)
     }

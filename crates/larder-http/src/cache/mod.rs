@@ -144,6 +144,7 @@
 mod admission;
 mod answer;
 mod body;
+mod chunks;
 mod commit;
 mod copy;
 mod explain;
@@ -163,6 +164,7 @@ mod record;
 mod searches;
 mod service;
 mod shadow;
+mod spill;
 mod stream;
 mod tee;
 mod validate;

@@ -154,7 +154,7 @@ pub(super) fn plan<B: Body>(
     }
     let length = content_length(response.headers());
     let least = response.body().size_hint().lower().max(length.unwrap_or(0));
-    if least > config.max_body {
+    if least > config.max_body.max(config.max_chunked) {
         return Err(Reason::BodyTooLarge);
     }
     let mut tags = config.tags.clone();

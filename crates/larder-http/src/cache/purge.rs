@@ -8,6 +8,7 @@ use http::Uri;
 use larder_core::{Entry, Error, ErrorKind, Key, KeyBuf, Outcome, Prefix, Result, Tag, Ttl, When};
 use larder_http_rules::authority::{self, HostField};
 
+use super::chunks::Chunks;
 use super::layer::Shared;
 use super::record::{Page, Variant};
 use super::{key, searches, wire};
@@ -128,7 +129,8 @@ impl Purger {
         Ok(Target { prefix, url: begin, direct: key.key()?, queries })
     }
 
-    // All that lies under a target: pages, their other variants, markers.
+    // All that lies under a target: pages, their other variants, markers. Not the chunks of bodies: somebody may be
+    // reading them.
     async fn keys(&self, target: &Target) -> Result<Vec<Key>> {
         let store = &self.shared.config.store;
         if !store.abilities().pages {
@@ -139,8 +141,10 @@ impl Purger {
         let (mut keys, mut from) = (vec![target.direct.clone()], None);
         loop {
             let page = store.page(&target.prefix, from, PAGE).await?;
-            let of_query =
-                |key: &Key| key.as_ref().parts().nth(3) == Some(query) && *key != target.direct;
+            let of_query = |key: &Key| {
+                let own = key.as_ref().parts().nth(3);
+                own == Some(query) && *key != target.direct && !Chunks::is_key(key)
+            };
             keys.extend(page.keys.into_iter().filter(of_query));
             from = page.next;
             if from.is_none() {
@@ -170,7 +174,7 @@ impl Purger {
         let (live, left): (Arc<dyn larder_core::Live>, _) =
             if let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) {
                 let newest = Arc::new(self.aged(&page.newest, resident));
-                let left = newest.response.terms.usable_for(&self.shared.config.policy);
+                let left = newest.response.kept_for(&self.shared.config.policy);
                 let (lists, others) = (page.lists.clone(), page.others.clone());
                 // A page without use of its own may still lead to variants.
                 let left = match others.is_empty() {
@@ -182,7 +186,7 @@ impl Purger {
                 entry.downcast_or(|encoded| wire::decode_variant(encoded, route))
             {
                 let variant = self.aged(&variant, resident);
-                let left = variant.response.terms.usable_for(&self.shared.config.policy);
+                let left = variant.response.kept_for(&self.shared.config.policy);
                 (Arc::new(variant), left)
             } else {
                 return Ok(false);

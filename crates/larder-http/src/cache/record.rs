@@ -9,9 +9,10 @@ use http::header::{AGE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use larder_core::{Encoded, Live, Result as StoreResult};
 use larder_http_rules::range::Part;
-use larder_http_rules::{CredentialRule, RequestFacts, Terms, date};
+use larder_http_rules::{CredentialRule, Policy, RequestFacts, Terms, date};
 use smallvec::{SmallVec, smallvec};
 
+use super::chunks::{self, Chunks};
 use super::searches::Search;
 use super::variants::List;
 use super::wire;
@@ -53,7 +54,7 @@ pub(super) struct Stored {
     /// Complete, with a slot for `Age` before all others: a hit clones the map and overwrites the first value, which
     /// moves nothing and searches nothing.
     pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(super) content: Content,
     pub(super) trailers: Option<Arc<HeaderMap>>,
     /// Which bytes of the whole it has, if not all.
     pub(super) part: Option<Part>,
@@ -61,11 +62,37 @@ pub(super) struct Stored {
     pub(super) last_modified: Option<SystemTime>,
 }
 
+/// The bytes of a stored response.
+#[derive(Clone)]
+pub(super) enum Content {
+    Here(Bytes),
+    /// In entries of their own; always of a whole without trailers.
+    Chunks(Chunks),
+}
+
+impl Content {
+    /// How many there are.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Content::Here(body) => body.len() as u64,
+            Content::Chunks(chunks) => chunks.length,
+        }
+    }
+
+    /// Those that are here.
+    pub(super) fn here(&self) -> Option<&Bytes> {
+        match self {
+            Content::Here(body) => Some(body),
+            Content::Chunks(_) => None,
+        }
+    }
+}
+
 impl Stored {
     pub(super) fn new(
         status: StatusCode,
         mut fields: HeaderMap,
-        body: Bytes,
+        content: Content,
         trailers: Option<HeaderMap>,
         terms: Terms,
         now: SystemTime,
@@ -74,14 +101,14 @@ impl Stored {
         let mut headers = HeaderMap::with_capacity(fields.len() + 1);
         headers.insert(AGE, HeaderValue::from_static("0"));
         headers.extend(fields);
-        Stored::complete(status, headers, body, trailers, terms, now)
+        Stored::complete(status, headers, content, trailers, terms, now)
     }
 
     /// With the slot in its place already.
     pub(super) fn complete(
         status: StatusCode,
         headers: HeaderMap,
-        body: Bytes,
+        content: Content,
         trailers: Option<HeaderMap>,
         terms: Terms,
         now: SystemTime,
@@ -90,22 +117,32 @@ impl Stored {
             status,
             last_modified: date::parse_field(&headers, LAST_MODIFIED, now),
             headers,
-            body,
+            content,
             trailers: trailers.map(Arc::new),
             part: None,
             terms,
         }
     }
 
-    /// The length of the whole.
-    pub(super) fn length(&self) -> u64 {
-        self.part.as_ref().map_or(self.body.len() as u64, |part| part.of)
+    /// For how long it is kept.
+    pub(super) fn kept_for(&self, policy: &Policy) -> Duration {
+        let usable_for = self.terms.usable_for(policy);
+        match self.content {
+            Content::Here(_) => usable_for,
+            Content::Chunks(_) => usable_for.min(chunks::LONGEST),
+        }
     }
 
-    /// These bytes of the whole, which must be there.
-    pub(super) fn slice(&self, bytes: &Range<u64>) -> Bytes {
+    /// The length of the whole.
+    pub(super) fn length(&self) -> u64 {
+        self.part.as_ref().map_or(self.content.length(), |part| part.of)
+    }
+
+    /// These bytes of the whole, which must be there; `None` where they are in chunks.
+    pub(super) fn slice(&self, bytes: &Range<u64>) -> Option<Bytes> {
         let first = self.part.as_ref().map_or(0, |part| part.bytes.start);
-        self.body.slice((bytes.start - first) as usize..(bytes.end - first) as usize)
+        let within = (bytes.start - first) as usize..(bytes.end - first) as usize;
+        self.content.here().map(|body| body.slice(within))
     }
 
     fn weight(&self) -> usize {
@@ -115,7 +152,7 @@ impl Stored {
             112 * map.capacity() + 48 * map.len() + text
         };
         size_of::<Self>()
-            + self.body.len()
+            + self.content.here().map_or(0, Bytes::len)
             + fields(&self.headers)
             + self.trailers.as_deref().map_or(0, fields)
     }

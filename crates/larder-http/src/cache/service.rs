@@ -119,6 +119,8 @@ impl Shared {
             Peek::Hit(entry) => match entry.downcast().or_else(|| self.decoded(&entry)) {
                 None => Asked::Unknown,
                 Some(page) => match self.answer(page, &entry, now, head, facts) {
+                    // Its chunks have to be asked for.
+                    Ok(answer) if !answer.is_here() => Asked::Page(entry),
                     Ok(answer) => {
                         let wall = || config.store.clock().wall();
                         let mut response = answer.respond(head, facts, wall);

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use super::body::shared;
 use super::stream::{End, Next, Place, Stream};
@@ -126,6 +127,7 @@ pub(super) struct Reader<B: Body> {
 enum ReaderState<B: Body> {
     Copy { place: Place, own: Arc<Mutex<Option<Own<B>>>> },
     Rest(Pin<Box<B>>),
+    Fed(mpsc::Receiver<Fed<B::Error>>),
     Done,
 }
 
@@ -134,12 +136,25 @@ enum Own<B: Body> {
     Failed(B::Error),
     // The copy was given up.
     Rest(Pin<Box<B>>),
+    // It goes on, and is not kept.
+    Fed(mpsc::Receiver<Fed<B::Error>>),
     // The body panicked, or the fill was lost. The client's task panics as it would have without a cache.
+    Panicked(Panic),
+}
+
+/// The rest of a body that the fill goes on reading, as it reaches the client.
+pub(super) enum Fed<E> {
+    Data(Bytes),
+    End(Option<HeaderMap>),
+    Failed(E),
     Panicked(Panic),
 }
 
 /// What a panic threw.
 pub(super) type Panic = Box<dyn Any + Send>;
+
+// How many frames the fill reads ahead of a client that it feeds.
+const FRAMES_AHEAD: usize = 8;
 
 /// A pair, beginning with these frames. `size` is what is known of the whole body.
 pub(super) fn pair<B: Body>(frames: Vec<Bytes>, size: SizeHint) -> (Writer<B>, Reader<B>) {
@@ -166,6 +181,13 @@ impl<B: Body> Writer<B> {
     /// The copy is given up: the rest of the body goes to the client that began the fill.
     pub(super) fn hand_over(self, rest: Pin<Box<B>>) {
         self.end(Own::Rest(rest));
+    }
+
+    /// The copy is given up, and the fill goes on reading: the client gets what it is fed.
+    pub(super) fn feed(self) -> mpsc::Sender<Fed<B::Error>> {
+        let (feed, fed) = mpsc::channel(FRAMES_AHEAD);
+        self.end(Own::Fed(fed));
+        feed
     }
 
     /// Ends as the copy did; `rest` is what it has not read.
@@ -205,6 +227,22 @@ impl<B: Body> Reader<B> {
                     let frame = ready!(body.as_mut().poll_frame(cx));
                     return Poll::Ready(frame.map(|frame| frame.map(shared)));
                 }
+                ReaderState::Fed(fed) => {
+                    let fed = ready!(fed.poll_recv(cx));
+                    if let Some(Fed::Data(data)) = fed {
+                        self.read += data.len() as u64;
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    self.state = ReaderState::Done;
+                    return match fed {
+                        Some(Fed::End(trailers)) => {
+                            Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+                        }
+                        Some(Fed::Failed(error)) => Poll::Ready(Some(Err(error))),
+                        Some(Fed::Panicked(panic)) => std::panic::resume_unwind(panic),
+                        _ => panic!("the fill of a cached response was lost"),
+                    };
+                }
                 ReaderState::Copy { place, own } => match ready!(place.poll_next(cx)) {
                     Next::Frame(frame) => {
                         self.read += frame.len() as u64;
@@ -221,6 +259,7 @@ impl<B: Body> Reader<B> {
                             Some(Own::Failed(error)) => return Poll::Ready(Some(Err(error))),
                             Some(Own::Panicked(panic)) => std::panic::resume_unwind(panic),
                             Some(Own::Rest(body)) => self.state = ReaderState::Rest(body),
+                            Some(Own::Fed(fed)) => self.state = ReaderState::Fed(fed),
                             None => {}
                         }
                     }
@@ -233,7 +272,7 @@ impl<B: Body> Reader<B> {
         match &self.state {
             ReaderState::Done => true,
             ReaderState::Rest(body) => body.is_end_stream(),
-            ReaderState::Copy { .. } => false,
+            ReaderState::Copy { .. } | ReaderState::Fed(_) => false,
         }
     }
 

@@ -19,10 +19,11 @@ use larder_http_rules::{Reason, RequestFacts, date};
 
 use super::answer::{Answer, Wanted};
 use super::body::ResponseBody;
+use super::chunks::Chunks;
 use super::commit::Commit;
 use super::fill::{Fill, Filled, Landing, Sender, land};
 use super::miss::Held;
-use super::record::Stored;
+use super::record::{Content, Stored};
 use crate::RequestHead;
 
 /// What the handler is asked.
@@ -106,16 +107,16 @@ impl Fill {
                 return self.pass_on(Err(panic), sender);
             }
         };
-        let (body, trailers) = (old.body.clone(), old.trailers.as_deref().cloned());
+        let (content, trailers) = (old.content.clone(), old.trailers.as_deref().cloned());
         let stored = |terms| Stored {
             part: old.part.clone(),
-            ..Stored::new(old.status, fields, body, trailers, terms, self.wall())
+            ..Stored::new(old.status, fields, content, trailers, terms, self.wall())
         };
         let mut plan = match plan {
             Ok(plan) => plan,
             Err(reason) => {
                 // This client may have it; what is stored stays as it was, or goes if the handler means another one.
-                let mut response = self.respond(&stored(old.terms));
+                let mut response = self.respond(&stored(old.terms)).await;
                 self.told.because(reason);
                 self.told.forwarded(&mut response, false);
                 if confirms == Confirmed::Other {
@@ -128,12 +129,17 @@ impl Fill {
         };
         let (mut tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
         let made = stored(plan.storable.terms);
+        if let Content::Chunks(chunks) = &made.content {
+            let ttl = Chunks::ttl(made.terms.usable_for(&self.shared.config.policy));
+            // They were all there a moment ago; if one is not any more, a reader finds out.
+            chunks.renew(&self.shared.config.store, &self.key, ttl).await;
+        }
         let variant = Arc::new(plan.variant(&self.shared, made));
         tags.extend(held.tags.iter().cloned());
         tags.sort_unstable();
         tags.dedup();
 
-        let mut response = self.respond(&variant.response);
+        let mut response = self.respond(&variant.response).await;
         let at = self.now();
         let may_store = commit.permit.when().is_some();
         let committed = commit.run(&self.shared, &self.key, variant.clone(), tags);
@@ -154,14 +160,17 @@ impl Fill {
         }
     }
 
-    fn respond<B: Body>(&self, stored: &Stored) -> Response<ResponseBody<B>> {
+    async fn respond<B: Body>(&self, stored: &Stored) -> Response<ResponseBody<B>> {
         let clock = self.shared.config.store.clock();
         let head = RequestHead::from(&*self.snapshot);
         let wanted = Wanted::of(stored, head, self.facts, || clock.wall());
         let policy = &self.shared.config.policy;
         let wanted = wanted.unwrap_or(Wanted::All);
         let answer = Answer::new(policy, stored, Duration::ZERO, wanted);
-        answer.respond(head, self.facts, || clock.wall())
+        let mut response = answer.respond(head, self.facts, || clock.wall());
+        // What is lost since it was looked at breaks off in the client's hands.
+        response.body_mut().open(&self.shared, &self.key).await;
+        response
     }
 
     /// The handler was asked for the rest of something, and gave something else that its client never asked for.
@@ -218,19 +227,21 @@ impl Held {
         fields.insert(CONTENT_LENGTH, part.of.into());
         parts.headers = fields;
         parts.status = StatusCode::OK;
-        Ok((Response::from_parts(parts, body), stored.body.clone()))
+        let prefix = stored.content.here().ok_or(())?.clone();
+        Ok((Response::from_parts(parts, body), prefix))
     }
 
     /// What this and a new part of the same representation are together; the bytes of this, and where they begin.
     pub(super) fn same_whole(&self, new: &Part, fields: &HeaderMap) -> Option<(Part, Bytes, u64)> {
         let stored = &self.variant.response;
-        let length = stored.body.len() as u64;
+        let body = stored.content.here()?;
+        let length = body.len() as u64;
         let old = stored.part.clone().unwrap_or(Part { bytes: 0..length, of: length });
         let etag = fields.get(ETAG).filter(|etag| is_strong(etag.as_bytes()))?;
         if stored.headers.get(ETAG) != Some(etag) {
             return None;
         }
-        Some((old.joined(new)?, stored.body.clone(), old.bytes.start))
+        Some((old.joined(new)?, body.clone(), old.bytes.start))
     }
 }
 

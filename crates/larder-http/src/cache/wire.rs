@@ -15,7 +15,8 @@ use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, FreshnessSource, Terms};
 use smallvec::SmallVec;
 
-use super::record::{Page, Stored, Variant};
+use super::chunks::Chunks;
+use super::record::{Content, Page, Stored, Variant};
 use super::searches::Search;
 use super::variants::List;
 
@@ -35,13 +36,17 @@ pub(super) fn encode_page(page: &Page) -> Encoded {
     head.put_u16(page.others.len() as u16);
     page.others.iter().for_each(|name| head.put_slice(name));
     put_variant(&mut head, &page.newest);
-    Encoded { codec: PAGE, head: head.freeze(), body: page.newest.response.body.clone() }
+    Encoded { codec: PAGE, head: head.freeze(), body: body(&page.newest) }
 }
 
 pub(super) fn encode_variant(variant: &Variant) -> Encoded {
     let mut head = BytesMut::with_capacity(512);
     put_variant(&mut head, variant);
-    Encoded { codec: VARIANT, head: head.freeze(), body: variant.response.body.clone() }
+    Encoded { codec: VARIANT, head: head.freeze(), body: body(variant) }
+}
+
+fn body(variant: &Variant) -> Bytes {
+    variant.response.content.here().cloned().unwrap_or_default()
 }
 
 pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<Page> {
@@ -105,13 +110,19 @@ fn put_variant(out: &mut BytesMut, variant: &Variant) {
     let stored = &variant.response;
     out.put_u16(stored.status.as_u16());
     put_terms(out, &stored.terms);
-    match &stored.part {
-        None => out.put_u8(0),
-        Some(part) => {
+    match (&stored.content, &stored.part) {
+        (Content::Here(_), None) => out.put_u8(0),
+        (Content::Here(_), Some(part)) => {
             out.put_u8(1);
             for number in [part.bytes.start, part.bytes.end, part.of] {
                 out.put_u64(number);
             }
+        }
+        (Content::Chunks(chunks), _) => {
+            out.put_u8(2);
+            out.put_u128(chunks.id);
+            out.put_u32(chunks.size);
+            out.put_u64(chunks.length);
         }
     }
     match &variant.by_language {
@@ -150,9 +161,11 @@ fn get_variant(
     let selector = head.block()?;
     let status = StatusCode::from_u16(head.u16()?).ok()?;
     let terms = get_terms(head)?;
-    let part = match head.u8()? {
-        0 => None,
-        1 => Some(get_part(head, encoded.body.len())?),
+    let here = || Content::Here(encoded.body.clone());
+    let (content, part) = match head.u8()? {
+        0 => (here(), None),
+        1 => (here(), Some(get_part(head, encoded.body.len())?)),
+        2 => (Content::Chunks(get_chunks(head)?), None),
         _ => return None,
     };
     let by_language = match head.u8()? {
@@ -191,10 +204,7 @@ fn get_variant(
         verbatim: None,
         by_language,
         search,
-        response: Stored {
-            part,
-            ..make(status, headers, encoded.body.clone(), trailers, terms, now)
-        },
+        response: Stored { part, ..make(status, headers, content, trailers, terms, now) },
     })
 }
 
@@ -250,6 +260,14 @@ fn get_part(from: &mut Reader<'_>, body: usize) -> Option<Part> {
     let (start, end, of) = (number()?, number()?, number()?);
     let whole = start <= end && end <= of && end - start == body as u64;
     whole.then_some(Part { bytes: start..end, of })
+}
+
+fn get_chunks(from: &mut Reader<'_>) -> Option<Chunks> {
+    let id = u128::from_be_bytes(from.array()?);
+    let size = u32::from_be_bytes(from.array()?);
+    let length = from.u64()?;
+    // Nothing is allocated by them, and each chunk is checked when it is read.
+    (size > 0 && length > 0).then_some(Chunks { id, size, length })
 }
 
 fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
@@ -361,7 +379,8 @@ mod tests {
             has_validator: false,
         };
         let (status, now) = (StatusCode::IM_A_TEAPOT, SystemTime::UNIX_EPOCH);
-        let response = Stored::new(status, headers, "body".into(), Some(trailers), terms, now);
+        let response =
+            Stored::new(status, headers, Content::Here("body".into()), Some(trailers), terms, now);
         let variant = Variant {
             rule: list.rule(&CredentialRule::default()),
             list: list.clone(),
@@ -396,7 +415,8 @@ mod tests {
             (theirs.status, &theirs.headers, theirs.terms)
         );
         assert_eq!(ours.trailers, theirs.trailers);
-        assert_eq!(theirs.body.as_ptr(), encoded.body.as_ptr(), "the body is not copied");
+        let there = theirs.content.here().map(|body| body.as_ptr());
+        assert_eq!(there, Some(encoded.body.as_ptr()), "the body is not copied");
 
         let encoded = encode_variant(&page.newest);
         assert!(decode_page(&encoded, &route).is_none(), "a variant is no page");
