@@ -62,7 +62,8 @@ reasons! {
     StaleIfError "stale-if-error" "RFC 5861 §4" "the handler failed and the stored response is within its stale-if-error window";
 
     // requests that never reach the store
-    Method "method" "RFC 9111 §3" "only GET and HEAD requests use the cache";
+    Method "method" "RFC 9111 §3" "only GET and HEAD requests use the cache, and QUERY behind a QueryLayer";
+    QueryContent "query-content" "RFC 10008 §2.7" "the content of a QUERY is part of its key, and was not read: put QueryLayer outside of CacheLayer; with it, the content was larger than its limit, slower, or broken";
     UnsafeMethod "unsafe-method" "RFC 9111 §4.4" "the method may change state: the request is passed on, and a non-error answer invalidates the stored responses of this URI";
     HeadResponse "head-response" "RFC 9110 §9.3.2" "an answer to HEAD has no body, so it never creates an entry that a GET could use";
     RequestContent "request-content" "RFC 9110 §9.3.1" "the request has content, which is not part of the cache key; send such requests without content to have them cached";

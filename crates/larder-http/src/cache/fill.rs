@@ -120,7 +120,7 @@ impl Fill {
         ResB::Error: Into<BoxError> + Send + 'static,
     {
         let store = &self.shared.config.store;
-        if request.method() != Method::GET || self.shared.resting.holds(&self.key, store.clock()) {
+        if request.method() == Method::HEAD || self.shared.resting.holds(&self.key, store.clock()) {
             return;
         }
         // All of it is refreshed, whatever part the client wanted.
@@ -131,7 +131,8 @@ impl Fill {
         let head = RequestHead::from(&*self.snapshot);
         let flight = self.shared.flight(&self.key, &self.there, head, self.facts);
         let Some(flight) = flight else { return };
-        let joined = store.join(&flight, &self.key, &self.shared.config.tags);
+        let tags = self.shared.config.tags_under(&self.key, self.facts);
+        let joined = store.join(&flight, &self.key, &tags);
         let Joined::Pilot(pilot, _) = joined else { return };
         self.flight = Some(flight);
         let (sender, _) = oneshot::channel();
@@ -292,7 +293,8 @@ impl Fill {
             return Ok((Sequence::NONE, Permit::Outage));
         }
         // The response may bring tags that the route does not know, so the sequence is always read.
-        let Ok(marks) = store.marks(&config.watched).await else {
+        let watched = config.watched_under(&self.key, self.facts);
+        let Ok(marks) = store.marks(&watched).await else {
             return Ok((Sequence::NONE, Permit::Outage));
         };
         let permit = match &self.there {

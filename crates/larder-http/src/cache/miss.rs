@@ -25,7 +25,7 @@ use super::service::{Asked, strip};
 use super::shadow::compare;
 use super::stream::Follower;
 use super::verdict::{self, Tier, Told};
-use super::{validate, wire};
+use super::wire;
 use crate::RequestHead;
 use crate::head::Snapshot;
 
@@ -151,15 +151,10 @@ impl<S> Missed<S> {
             }
             if *head.method() == Method::HEAD {
                 // A response to HEAD fills nothing, so nobody waits for it and it waits for nobody.
-                let response = alone(&shared, &mut inner, request, &told).await?;
-                let contradicted =
-                    held.is_some_and(|held| validate::is_contradicted(&held, &response));
-                if contradicted && let There::Page(revision, ..) = there {
-                    config.store.detach(&key);
-                    // If this fails, the next validation finds out.
-                    let _ = config.store.remove(&key, Some(revision)).await;
-                }
-                return Ok(response);
+                let get = Arc::new(snapshot.as_get());
+                let facts = facts.without(RequestFacts::RANGE.union(RequestFacts::IF_RANGE));
+                let asked = Fill::new(&shared, &key, &get, facts, there, held, told);
+                return asked.head(&mut inner, request).await;
             }
             let Some(flight) = shared.flight(&key, &there, head, facts) else {
                 return alone(&shared, &mut inner, request, &told).await;
@@ -176,7 +171,7 @@ impl<S> Missed<S> {
             let joined = if told.wants_its_own() && held.is_some() {
                 None
             } else {
-                Some(config.store.join(&flight, &key, &config.tags))
+                Some(config.store.join(&flight, &key, &config.tags_under(&key, facts)))
             };
             let passenger = match joined {
                 Some(Joined::Passenger(passenger)) => passenger,
@@ -321,14 +316,17 @@ impl Shared {
         let entry = match asked {
             Asked::Nothing => return miss(Reason::Miss, There::Nothing),
             Asked::Page(entry) => entry,
-            Asked::Unknown => match self.config.store.lookup(key, &self.config.watched).await {
-                Ok(Lookup::Hit(entry)) => entry,
-                Ok(Lookup::Miss) => return miss(Reason::Miss, There::Nothing),
-                Ok(Lookup::Invalidated(revision)) => {
-                    return miss(Reason::Miss, There::Unusable(revision));
+            Asked::Unknown => {
+                let watched = self.config.watched_under(key, facts);
+                match self.config.store.lookup(key, &watched).await {
+                    Ok(Lookup::Hit(entry)) => entry,
+                    Ok(Lookup::Miss) => return miss(Reason::Miss, There::Nothing),
+                    Ok(Lookup::Invalidated(revision)) => {
+                        return miss(Reason::Miss, There::Unusable(revision));
+                    }
+                    Err(_) => return miss(Reason::StoreUnavailable, There::Outage),
                 }
-                Err(_) => return miss(Reason::StoreUnavailable, There::Outage),
-            },
+            }
         };
         let revision = entry.revision();
         let Some((there, page, written)) = self.page(entry) else {

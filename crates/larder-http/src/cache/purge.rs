@@ -10,7 +10,7 @@ use larder_http_rules::authority::{self, HostField};
 
 use super::layer::Shared;
 use super::record::{Page, Variant};
-use super::{key, searches, wire};
+use super::{content, key, searches, wire};
 
 /// Removes stored responses by their URL, or makes them stale; from [`CacheLayer::purger`](super::CacheLayer::purger).
 ///
@@ -79,8 +79,9 @@ impl Purger {
         self.forget(&target).await;
         let removed = store.remove_many(&keys).await?;
         self.forget(&target).await;
-        if let Some(tag) = self.queries(&target) {
-            store.invalidate(std::slice::from_ref(tag)).await?;
+        let tags = self.unlisted(&target);
+        if !tags.is_empty() {
+            store.invalidate(&tags).await?;
         }
         Ok(removed)
     }
@@ -105,8 +106,9 @@ impl Purger {
             expired += u64::from(self.stale(key).await?);
         }
         self.forget(&target).await;
-        if let Some(tag) = self.queries(&target) {
-            self.shared.config.store.expire(std::slice::from_ref(tag)).await?;
+        let tags = self.unlisted(&target);
+        if !tags.is_empty() {
+            self.shared.config.store.expire(&tags).await?;
         }
         Ok(expired)
     }
@@ -125,7 +127,9 @@ impl Purger {
         let begin = key.as_ref()?.to_key();
         key.push_optional(None::<&str>);
         let queries = searches::tag(authority, url.path());
-        Ok(Target { prefix, url: begin, direct: key.key()?, queries })
+        let direct = key.key()?;
+        let contents = content::tag(direct.as_ref());
+        Ok(Target { prefix, url: begin, direct, queries, contents })
     }
 
     // All that lies under a target: pages, their other variants, markers.
@@ -155,9 +159,13 @@ impl Purger {
         self.shared.config.store.detach_prefix(&target.prefix).await;
     }
 
-    // The tag of what is stored for several queries, whose rule may not be known here.
-    fn queries<'a>(&self, target: &'a Target) -> Option<&'a Tag> {
-        target.queries.as_ref().filter(|_| self.shared.config.policy.no_vary_search)
+    // The tags of what could not be listed: what is stored for several queries, whose rule may not be known here, and
+    // for the contents of QUERYs where the store does not page.
+    fn unlisted(&self, target: &Target) -> Vec<Tag> {
+        let config = &self.shared.config;
+        let queries = target.queries.iter().filter(|_| config.policy.no_vary_search);
+        let contents = target.contents.iter().filter(|_| !config.store.abilities().pages);
+        queries.chain(contents).cloned().collect()
     }
 
     // Writes a record back as old as its lifetime. Whoever writes a newer one meanwhile is not disturbed.
@@ -214,6 +222,8 @@ struct Target {
     direct: Key,
     // What is stored for several queries of the path.
     queries: Option<Tag>,
+    // What is stored for QUERYs.
+    contents: Option<Tag>,
 }
 
 impl fmt::Debug for Purger {
