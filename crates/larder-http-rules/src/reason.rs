@@ -102,6 +102,7 @@ reasons! {
     StoreUnavailable "store-unavailable" "" "the cache's store could not be asked";
     PassMark "pass-mark" "" "an earlier response of this URL could not be stored, so nobody waits for this one (hit-for-miss)";
     TooManyWait "too-many-wait" "" "as many requests as may wait for another one's fill";
+    TooManyFills "too-many-fills" "" "as many responses as may be made for the cache at once (max_fills)";
     WaitTooLong "wait-too-long" "" "another request's fill took longer than this one waits";
     Shadow "shadow" "" "the cache runs in the shadow of the handler, and answers nobody";
     NotAdmitted "not-admitted" "" "the URL was not asked for often enough yet to be stored (admit_after)";

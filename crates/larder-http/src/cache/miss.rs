@@ -175,8 +175,14 @@ impl<S> Missed<S> {
             };
             let passenger = match joined {
                 Some(Joined::Passenger(passenger)) => passenger,
-                alone => {
-                    let pilot = match alone {
+                other => {
+                    let Some(room) = shared.room() else {
+                        // Who has just begun to wait for it asks the handler as well.
+                        drop(other);
+                        told.because(Reason::TooManyFills);
+                        return alone(&shared, &mut inner, request, &told).await;
+                    };
+                    let pilot = match other {
                         Some(Joined::Pilot(pilot, itself)) => {
                             drop(itself);
                             Some(pilot)
@@ -184,7 +190,7 @@ impl<S> Missed<S> {
                         _ => None,
                     };
                     let mut fill = Fill::new(&shared, &key, &snapshot, facts, there, held, told);
-                    fill.flight = Some(flight);
+                    (fill.flight, fill.room) = (Some(flight), Some(room));
                     let (sender, receiver) = oneshot::channel();
                     // Boxed where it is made: with a body that has a compressor inside it is too large for the stack.
                     let task = Box::pin(fill.run(pilot, inner, request, sender));
