@@ -162,11 +162,10 @@ impl Fill {
                 let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
             }
             Ok((built_at, permit)) => {
-                let held: Vec<_> =
-                    permit.token().into_iter().map(|token| (self.key.clone(), token)).collect();
+                let held = permit.token().map(|token| (self.key.clone(), token));
                 let store = self.shared.config.store.clone();
                 let filling = self.fill(pilot, inner, request, sender, built_at, permit);
-                store.holding(&held, HOLD, filling).await;
+                store.holding(held.as_slice(), HOLD, filling).await;
             }
         }
     }

@@ -68,6 +68,8 @@ pub(super) struct Config {
 /// What all services made by one layer share.
 pub(super) struct Shared {
     pub(super) config: Config,
+    /// The list of most responses: that of the route.
+    pub(super) base: Arc<List>,
     pub(super) computed: Computed,
     pub(super) passes: Passes,
     pub(super) searches: Searches,
@@ -424,6 +426,7 @@ impl CacheLayer {
         let make = || {
             Arc::new(Shared {
                 config: self.config.clone(),
+                base: Arc::new(self.config.base.clone()),
                 computed: Computed::default(),
                 passes: Passes::default(),
                 searches: Searches::default(),

@@ -189,7 +189,7 @@ pub(super) fn plan<B: Body>(
     Ok(Plan {
         storable,
         verbatim: list.verbatim(head.headers()),
-        list: Arc::new(list),
+        list: if list == *shared.base { shared.base.clone() } else { Arc::new(list) },
         selector: selector[..].into(),
         by_language,
         search,
