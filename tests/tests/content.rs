@@ -583,6 +583,48 @@ async fn purging_a_url_counts_what_is_stored_for_its_contents() {
     assert!(shop.send(query("/q", &[JSON], "a")).await.hit());
 }
 
+#[tokio::test]
+async fn each_partition_has_its_contents_and_its_changes() {
+    let tenant = |head: larder_http::RequestHead<'_>| {
+        Some(head.headers().get("x-tenant")?.to_str().ok()?.to_owned())
+    };
+    let shop = Shop::with(echo(FRESH), QueryLayer::new(), |layer| layer.partition_by(tenant));
+    let ask =
+        async |tenant: &str| shop.send(query("/p", &[JSON, ("x-tenant", tenant)], "a")).await.hit();
+    assert!(!ask("red").await && !ask("blue").await && ask("red").await && ask("blue").await);
+    shop.send(request("POST", "/p", &[("x-tenant", "red")])).await;
+    assert!(!ask("red").await && ask("blue").await);
+}
+
+/// Under Axum's router, where every layer turns the body into the router's own.
+#[tokio::test]
+async fn axums_router_takes_the_layers_in_their_order() {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::any;
+
+    let larder = Larder::new();
+    let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = calls.clone();
+    let handler = any(move |content: String| {
+        let call = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        async move { format!("{call} {content}") }
+    });
+    let cache = CacheLayer::new(&larder.cache).ttl(Duration::from_secs(60));
+    let inner = Router::new().route("/p", handler).layer(cache);
+    let app = Router::new().nest("/api", inner).layer(QueryLayer::new());
+    let send = async |method: &str, content: &str| {
+        let request = Request::builder().method(method).uri("/api/p").header("host", "a.example");
+        let request = request.body(Body::from(content.to_owned())).unwrap();
+        Got::read(app.clone().oneshot(request).await.unwrap()).await.unwrap().text()
+    };
+    assert_eq!(send("QUERY", "a").await, "1 a");
+    assert_eq!(send("QUERY", "b").await, "2 b");
+    assert_eq!(send("QUERY", "a").await, "1 a");
+    assert_eq!(send("POST", "a").await, "3 a");
+    assert_eq!(send("QUERY", "a").await, "4 a");
+}
+
 /// Over servers, where another node changes the URL, and where nobody can list what is stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_servers_another_node_drops_all_contents() {

@@ -137,10 +137,6 @@
 //! # Panics
 //!
 //! A request that is not answered from memory needs a Tokio runtime around it.
-//!
-//! # Does not (yet)
-//!
-//! Give several clients one streaming fill.
 
 mod admission;
 mod answer;
