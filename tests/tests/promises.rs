@@ -17,6 +17,7 @@ use larder_tests::{Failure, Got, Larder, Origin, TestBody, answer, full, request
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{TestRunner, contextualize_config};
+use tokio::runtime::{Builder, Runtime};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 
@@ -197,9 +198,12 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// How often somebody else's answer was shared, and how often by a request that is not the same.
-#[derive(Default)]
-struct Shared {
+/// What all cases share: where they run, a cache in which each has hosts of its own, and how often somebody else's answer
+/// was shared, and how often by a request that is not the same.
+struct Ground {
+    runtime: Runtime,
+    larder: Larder,
+    cases: AtomicUsize,
     all: AtomicUsize,
     unlike: AtomicUsize,
 }
@@ -207,10 +211,10 @@ struct Shared {
 fn shares_only_as_promised(
     route: &Route,
     asked: &[Asked],
-    shared: &Shared,
+    ground: &Ground,
 ) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    let case = ground.cases.fetch_add(1, Ordering::Relaxed);
+    ground.runtime.block_on(async {
         // Which request each call of the handler was made for.
         let made: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let now: Arc<Mutex<Option<Asked>>> = Arc::default();
@@ -225,11 +229,12 @@ fn shares_only_as_promised(
             let body = if request.method() == Method::HEAD { "" } else { "body" };
             answer(200, &fields, body)
         });
-        let service = stack(&Larder::new(), route, origin);
+        let service = stack(&ground.larder, route, origin);
         for one in asked {
             *now.lock().unwrap() = Some(one.clone());
             let fields: Vec<_> = one.fields.iter().map(|(name, value)| (*name, *value)).collect();
-            let request = request(one.method, &one.target, &fields).map(|_| full(one.content));
+            let target = one.target.replace(".example", &format!(".site-{case}.example"));
+            let request = request(one.method, &target, &fields).map(|_| full(one.content));
             let calls = made.lock().unwrap().len();
             let got = Got::read(service.clone().oneshot(request).await.unwrap()).await.unwrap();
             let call: usize = got.field("x-call").unwrap().parse().unwrap();
@@ -242,9 +247,9 @@ fn shares_only_as_promised(
                 route.allows(&made, one, directives, vary),
                 "{directives}, vary on {vary:?}: what was made for {made:?} answered {one:?}"
             );
-            shared.all.fetch_add(1, Ordering::Relaxed);
+            ground.all.fetch_add(1, Ordering::Relaxed);
             if made.fields != one.fields {
-                shared.unlike.fetch_add(1, Ordering::Relaxed);
+                ground.unlike.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -259,12 +264,19 @@ fn requests_share_an_entry_only_as_promised() {
         failure_persistence: None,
         ..ProptestConfig::default()
     });
-    let (cases, shared) = (config.cases as usize, Shared::default());
+    let cases = config.cases as usize;
+    let ground = Ground {
+        runtime: Builder::new_current_thread().enable_all().build().unwrap(),
+        larder: Larder::new(),
+        cases: AtomicUsize::new(0),
+        all: AtomicUsize::new(0),
+        unlike: AtomicUsize::new(0),
+    };
     let strategy = (routes(), prop::collection::vec(requests(), 2..9));
     TestRunner::new(config)
-        .run(&strategy, |(route, asked)| shares_only_as_promised(&route, &asked, &shared))
+        .run(&strategy, |(route, asked)| shares_only_as_promised(&route, &asked, &ground))
         .unwrap_or_else(|failure| panic!("{failure}"));
-    let (all, unlike) = (shared.all.into_inner(), shared.unlike.into_inner());
+    let (all, unlike) = (ground.all.into_inner(), ground.unlike.into_inner());
     assert!(
         all > cases / 10 && unlike > cases / 20,
         "{all} shared, {unlike} among unlike requests"

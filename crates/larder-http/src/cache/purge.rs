@@ -57,8 +57,8 @@ impl Purger {
         Purger { shared }
     }
 
-    /// Removes what is stored for a URL: all variants and parts, of every partition and under every name that a proxy
-    /// forwarded. How many responses there were; a store that cannot page through keys
+    /// Removes what is stored for a URL: all variants and parts, for every content of a QUERY, of every partition and under
+    /// every name that a proxy forwarded. How many responses there were; a store that cannot page through keys
     /// ([`Abilities::pages`](larder_core::Abilities::pages)) only knows of the URL as it is asked for directly, and
     /// counts one for all its variants.
     ///
