@@ -13,7 +13,7 @@ use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use larder::Cache;
@@ -302,6 +302,93 @@ pub fn larder_304(size: usize) -> Run {
     let expected =
         Expected { status: StatusCode::NOT_MODIFIED, size: 0, given: Some((origin.clone(), 1)) };
     drive(layer().layer(Inner(origin)), expected, conditional)
+}
+
+/// A hit for a client that wants the head alone.
+pub fn larder_head(size: usize) -> Run {
+    let origin = Arc::new(Origin::new(size, false));
+    let service = layer().layer(Inner(origin.clone()));
+    filled(&service);
+    let asked = with(|request| *request.method_mut() = Method::HEAD);
+    drive(service, Expected { size: 0, ..Expected::hit(size, &origin) }, asked)
+}
+
+/// A hit for a client that wants a hundred bytes.
+pub fn larder_range(size: usize) -> Run {
+    let origin = Arc::new(Origin::new(size, false));
+    let service = layer().layer(Inner(origin.clone()));
+    filled(&service);
+    let asked = with(|request| {
+        let range = HeaderValue::from_static("bytes=100-199");
+        request.headers_mut().insert(header::RANGE, range);
+    });
+    let status = StatusCode::PARTIAL_CONTENT;
+    drive(service, Expected { status, size: 100, ..Expected::hit(size, &origin) }, asked)
+}
+
+/// A hit on one of a URL's older variants.
+pub fn larder_older_variant(size: usize) -> Run {
+    let origin = Arc::new(Origin::new(size, true));
+    let service = layer().layer(Inner(origin.clone()));
+    filled(&service);
+    let newer = with(|request| {
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("br"));
+    });
+    runtime().block_on(service.clone().oneshot(newer())).expect("a response");
+    let expected = Expected { given: Some((origin.clone(), 2)), ..Expected::whole(size) };
+    drive(service, expected, plain())
+}
+
+fn with(change: impl FnOnce(&mut Request<Empty<Bytes>>)) -> impl Fn() -> Request<Empty<Bytes>> {
+    let mut request = request(Empty::new());
+    change(&mut request);
+    move || request.clone()
+}
+
+fn filled(service: &Cached<Inner>) {
+    runtime()
+        .block_on(service.clone().oneshot(request(Empty::<Bytes>::new())))
+        .expect("a response");
+}
+
+/// A miss whose response is stored: every request is for another URL.
+pub fn larder_miss(size: usize) -> Run {
+    let cache = Cache::memory();
+    drive_misses(CacheLayer::new(&cache).layer(Inner(Arc::new(Origin::new(size, false)))))
+}
+
+/// A miss whose response is larger than anything that is stored.
+pub fn larder_unstorable(size: usize) -> Run {
+    let layer = CacheLayer::new(&Cache::memory()).max_body_bytes(100);
+    drive_misses(layer.layer(Inner(Arc::new(Origin::new(size, false)))))
+}
+
+/// The same requests, answered by the handler.
+pub fn bare_misses(size: usize) -> Run {
+    drive_misses(Inner(Arc::new(Origin::new(size, false))))
+}
+
+fn drive_misses<S, ResB>(service: S) -> Run
+where
+    S: Service<Request<Empty<Bytes>>, Response = Response<ResB>> + Clone + 'static,
+    S::Error: Debug,
+    ResB: Body<Error: Debug>,
+{
+    let (runtime, request) = (runtime(), plain());
+    let mut number = 0_u64;
+    Box::new(move |times| {
+        runtime.block_on(async {
+            for _ in 0..times {
+                number += 1;
+                let mut request = request();
+                let target = format!("http://shop.example.com/api/v1/products/{number:08}");
+                *request.uri_mut() = target.parse().expect("a target");
+                let response = service.clone().oneshot(request).await.expect("a response");
+                let body = response.into_body().collect().await.expect("a body").to_bytes();
+                black_box(body);
+            }
+        });
+    })
 }
 
 /// The harness alone, empty response: its share of what is counted.

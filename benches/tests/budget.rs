@@ -69,6 +69,54 @@ fn a_hit_on_vary_allocates_no_more() {
 }
 
 #[test]
+fn a_304_allocates_the_few_fields_that_it_has() {
+    let [small, large] = SIZES.map(|size| own(http::larder_304, http::harness, size));
+    assert_eq!(small, large, "a 304 costs more for a larger body");
+    within("a 304 of CacheLayer", small, Cost { count: 4, bytes: 1968 });
+}
+
+#[test]
+fn a_hit_of_head_allocates_the_header_map_and_nothing_else() {
+    let [small, large] = SIZES.map(|size| own(http::larder_head, http::harness, size));
+    assert_eq!(small, large, "a HEAD costs more for a larger body");
+    within("a HEAD of CacheLayer", small, Cost { count: 2, bytes: 1000 });
+}
+
+#[test]
+fn a_hit_of_a_part_allocates_its_fields_and_copies_nothing() {
+    http_hit("a 206 of CacheLayer", http::larder_range, Cost { count: 12, bytes: 3420 });
+}
+
+/// The page names it, so the store is asked for it by another key.
+#[test]
+fn a_hit_of_an_older_variant_allocates_its_look_up_and_copies_nothing() {
+    let budget = Cost { count: 15, bytes: u64::MAX };
+    http_hit("an older variant of CacheLayer", http::larder_older_variant, budget);
+}
+
+/// What is stored, the marker and the flight of the fill, the head that the handler's request was taken from, and a task:
+/// more than the ten that we aim at. The body is the handler's own, shared.
+#[test]
+fn a_miss_allocates_what_a_fill_needs_and_copies_no_body() {
+    let [small, large] = SIZES.map(|size| own(http::larder_miss, http::bare_misses, size));
+    within("a miss of CacheLayer", small, Cost { count: 35, bytes: u64::MAX });
+    assert_eq!(small.count, large.count);
+    // The store's tables grow as they like.
+    assert!(
+        large.bytes.abs_diff(small.bytes) < 8 << 10,
+        "it copies the body: {small:?}, {large:?}"
+    );
+}
+
+/// One that is larger than what is stored is passed on as it comes.
+#[test]
+fn a_miss_that_is_not_stored_copies_nothing() {
+    let [small, large] = SIZES.map(|size| own(http::larder_unstorable, http::bare_misses, size));
+    within("what CacheLayer does not store", small, Cost { count: 20, bytes: u64::MAX });
+    assert_eq!(small, large, "it copies the body");
+}
+
+#[test]
 fn a_grpc_hit_allocates_its_metadata_and_nothing_else() {
     let [small, large] = SIZES.map(|size| own(grpc::larder, grpc::harness, size));
     assert_eq!(small, large, "a hit copies the message, or a part of it");

@@ -17,18 +17,24 @@ use larder_http_rules::{
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 // Everything that a cache does with a request and a response, in that order.
-fn exchange(policy: &Policy, asked: &HeaderMap, answered: &HeaderMap, status: StatusCode) {
+fn exchange(
+    policy: &Policy,
+    (method, own): &(Method, RequestFacts),
+    asked: &HeaderMap,
+    answered: &HeaderMap,
+    status: StatusCode,
+) {
     let now = SystemTime::UNIX_EPOCH + 56 * YEAR;
-    let (method, uri) = (Method::GET, Uri::from_static("http://site.example/p?a=1"));
-    let facts = RequestFacts::scan(policy, asked);
-    let _ = request::handling(policy, &method, facts, asked);
+    let uri = Uri::from_static("http://site.example/p?a=1");
+    let facts = RequestFacts::scan(policy, asked).union(*own);
+    let _ = request::handling(policy, method, facts, asked);
     let _ = authority::effective(&uri, asked, Scheme::Http).map(|found| found.to_string());
     let mut written = 0;
     let _ = overrides::write_key_part(policy, asked, &mut |bytes| written += bytes.len());
     assert!(written <= 4096, "a key part of {written} bytes");
     let route = RouteRule::default();
     let credentials = credentials::assess(policy, &route.credentials, facts, asked);
-    let view = RequestView { method: &method, uri: &uri, headers: asked, facts, credentials };
+    let view = RequestView { method, uri: &uri, headers: asked, facts, credentials };
     let times = Times::at(now);
     let stored = storable(policy, &route, &view, status, answered, times);
 
@@ -53,7 +59,7 @@ fn exchange(policy: &Policy, asked: &HeaderMap, answered: &HeaderMap, status: St
     let _ = conditional::evaluate(asked, validators, now);
     let mut conditions = asked.clone();
     validation::ask(&mut conditions, answered);
-    let _ = (validation::confirms(answered, asked), validation::contradicts(answered, 7, asked));
+    let _ = (validation::confirms(answered, asked), validation::shown(answered, 7, asked));
     let mut freshened = answered.clone();
     validation::freshen(&mut freshened, asked);
     headers::remove_hop_by_hop(&mut freshened);
@@ -82,7 +88,9 @@ fn exchange(policy: &Policy, asked: &HeaderMap, answered: &HeaderMap, status: St
 fn all(asked: &HeaderMap, answered: &HeaderMap, status: u16) {
     let status = StatusCode::from_u16(100 + status % 900).unwrap();
     for policy in [Policy::application(), Policy::rfc9111(), Policy::private()] {
-        exchange(&policy, asked, answered, status);
+        exchange(&policy, &(Method::GET, RequestFacts::default()), asked, answered, status);
+        let query = Method::from_bytes(b"QUERY").unwrap();
+        exchange(&policy, &(query, RequestFacts::CONTENT_KEYED), asked, answered, status);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the behaviour tests share: an origin that counts, a cache with a clock in hand, a real server and its clients.
 
+pub mod rows;
 pub mod server;
 
 use std::convert::Infallible;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_http::rules::Policy;
+use larder_http::rules::{Policy, Reason};
 use larder_tests::{Origin, Site, answer, request};
 use tokio::sync::Notify;
 
@@ -187,4 +187,21 @@ async fn those_who_wait_for_what_is_not_admitted_share_it() {
         assert_eq!(client.await.unwrap(), "1");
     }
     assert_eq!((site.calls(), site.larder.entries()), (1, 0));
+}
+
+/// What is cached, and why: every reason stands in the page for it, in words and with its section.
+#[test]
+fn the_page_has_every_reason() {
+    let page = include_str!("../../crates/larder-http/WHAT_IS_CACHED.md");
+    let (_, table) = page.split_once("## Every reason").expect("the page has its last part");
+    let told: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let row = |reason: &Reason| {
+        format!("| `{}` | {} | {reason} |", reason.as_str(), reason.section().unwrap_or_default())
+    };
+    let rows: Vec<String> = Reason::ALL.iter().map(row).collect();
+    let missing: Vec<_> = rows.iter().filter(|row| !told.contains(&row.as_str())).collect();
+    assert!(missing.is_empty(), "rows that the page lacks: {missing:#?}");
+    assert_eq!(told.len(), rows.len(), "rows of what is no reason any more");
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains("(crates/larder-http/WHAT_IS_CACHED.md)"), "nobody finds the page");
 }

@@ -28,6 +28,10 @@ async fn c100_a_body_gets_a_tag_that_is_its_own() {
     let strong = ConditionalLayer::new().strong().layer(origin(&[]));
     let strong = send(&strong, request("GET", "/", &[])).await.field("etag").unwrap();
     assert_eq!(format!("W/{strong}"), tag);
+    // A QUERY reads, too (RFC 10008), and is told by 304 that nothing has changed.
+    assert_eq!(send(&plain, request("QUERY", "/", &[])).await.field("etag").unwrap(), tag);
+    let again = send(&plain, request("QUERY", "/", &[("if-none-match", &tag)])).await;
+    assert_eq!((again.status, again.text()), (304, String::new()));
     // Other bytes, another coding of the same bytes: another tag.
     let other = ConditionalLayer::new().layer(Origin::says(|_, _| answer(200, &[], "hallo")));
     let coded = ConditionalLayer::new().layer(origin(&[("content-encoding", "gzip")]));

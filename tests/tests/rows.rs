@@ -3,12 +3,9 @@
 //! The rows' tests stand where what they test stands, under names that say what is promised. This is their index, and a
 //! test that every one of them is there: whoever renames one finds it here.
 
-use std::path::Path;
+use larder_tests::rows::{Row, is_there, missing};
 
-// The conformance suite, which every backend and every wrapper runs.
-const SUITE: &str = "crates/larder-testkit/src/suite";
-
-const ROWS: &[(&str, &[&str])] = &[
+const ROWS: &[Row<'_>] = &[
     (
         "c01",
         &[
@@ -317,30 +314,12 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-// What shows it: a function, or in the suite's files a check that the suite's list names too.
-fn is_there(root: &Path, list: &str, test: &str) -> bool {
-    let Some((file, name)) = test.split_once(' ') else { return false };
-    let in_suite = file.strip_prefix("suite/");
-    let path = in_suite.map_or_else(|| root.join(file), |file| root.join(SUITE).join(file));
-    let Ok(source) = std::fs::read_to_string(path) else { return false };
-    let is_listed = || list.split_whitespace().any(|word| word == name);
-    source.contains(&format!("fn {name}")) && (in_suite.is_none() || is_listed())
-}
-
 #[test]
 fn every_row_of_the_stores_has_its_tests() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace's folder");
-    let list = std::fs::read_to_string(root.join(SUITE).join("mod.rs")).expect("the suite's list");
-    let missing: Vec<String> = ROWS
-        .iter()
-        .flat_map(|(row, tests)| tests.iter().map(move |test| (row, test)))
-        .filter(|(_, test)| !is_there(root, &list, test))
-        .map(|(row, test)| format!("{row}: {test}"))
-        .collect();
-    assert_eq!(missing, [""; 0], "tests that were renamed or are gone");
+    assert_eq!(missing(ROWS), [""; 0], "tests that were renamed or are gone");
     let rows: Vec<&str> = ROWS.iter().map(|(row, _)| *row).collect();
     let checks = (1..=27).map(|n| format!("c{n:02}"));
     let expected: Vec<String> = checks.chain((1..=17).map(|n| format!("K{n:02}"))).collect();
     assert_eq!(rows, expected, "one row each");
-    assert!(!is_there(root, &list, "suite/reads.rs no_such_check"), "what is not there is missed");
+    assert!(!is_there("suite/reads.rs no_such_check"), "what is not there is missed");
 }

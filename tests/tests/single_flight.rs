@@ -662,7 +662,8 @@ async fn a_hundred_thousand_cancelled_requests_leave_nothing_behind() {
     until("all fills have ended", || site.larder.flights() == 0).await;
 
     // Handlers that never answer end at the deadline.
-    let site = Site::new(Origin::new(|_, _| std::future::pending()));
+    let never = Origin::new(|_, _| std::future::pending());
+    let site = Site::with(never, |layer| layer.max_fills(10_000));
     for n in 0..10_000 {
         drop(drop_after(1, site.head_of(get(&format!("/{n}")))).await);
     }

@@ -347,7 +347,7 @@ fn selecting(name: &str, fields: &[(&str, &str)]) -> Option<Vec<String>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     // The handler's Vary changes from response to response, too.
     #[test]

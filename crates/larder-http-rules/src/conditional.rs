@@ -102,7 +102,7 @@ pub fn preconditions(
     {
         return Precondition::Failed;
     }
-    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let reads = matches!(method.as_str(), "GET" | "HEAD" | "QUERY");
     if request.contains_key(IF_NONE_MATCH) {
         return match (current.is_some() && none_match(request, etag), reads) {
             (false, _) => Precondition::Holds,

@@ -1,4 +1,5 @@
-//! HTTP caching rules (RFC 9110, RFC 9111, RFC 5861, RFC 8246, RFC 9211, RFC 9213, RFC 9875) as pure functions.
+//! HTTP caching rules (RFC 9110, RFC 9111, RFC 5861, RFC 8246, RFC 9211, RFC 9213, RFC 9875, RFC 10008) as pure
+//! functions.
 //!
 //! This crate decides and does nothing else: it stores nothing, opens nothing, reads no clock (time is an
 //! argument) and needs no runtime. Every decision tells its [`Reason`]. Hostile input never panics, sums
@@ -67,10 +68,6 @@
 //! assert_eq!(reuse, Reuse::Fresh);
 //! # Ok(()) }
 //! ```
-//!
-//! # Not here yet
-//!
-//! QUERY.
 
 #![forbid(unsafe_code)]
 

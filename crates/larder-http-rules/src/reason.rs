@@ -62,7 +62,8 @@ reasons! {
     StaleIfError "stale-if-error" "RFC 5861 §4" "the handler failed and the stored response is within its stale-if-error window";
 
     // requests that never reach the store
-    Method "method" "RFC 9111 §3" "only GET and HEAD requests use the cache";
+    Method "method" "RFC 9111 §3" "only GET and HEAD requests use the cache, and QUERY behind a QueryLayer";
+    QueryContent "query-content" "RFC 10008 §2.7" "the content of a QUERY is part of its key, and was not read: put QueryLayer outside of CacheLayer; with it, the content was larger than its limit, slower, or broken";
     UnsafeMethod "unsafe-method" "RFC 9111 §4.4" "the method may change state: the request is passed on, and a non-error answer invalidates the stored responses of this URI";
     HeadResponse "head-response" "RFC 9110 §9.3.2" "an answer to HEAD has no body, so it never creates an entry that a GET could use";
     RequestContent "request-content" "RFC 9110 §9.3.1" "the request has content, which is not part of the cache key; send such requests without content to have them cached";
@@ -101,6 +102,7 @@ reasons! {
     StoreUnavailable "store-unavailable" "" "the cache's store could not be asked";
     PassMark "pass-mark" "" "an earlier response of this URL could not be stored, so nobody waits for this one (hit-for-miss)";
     TooManyWait "too-many-wait" "" "as many requests as may wait for another one's fill";
+    TooManyFills "too-many-fills" "" "as many responses as may be made for the cache at once (max_fills)";
     WaitTooLong "wait-too-long" "" "another request's fill took longer than this one waits";
     Shadow "shadow" "" "the cache runs in the shadow of the handler, and answers nobody";
     NotAdmitted "not-admitted" "" "the URL was not asked for often enough yet to be stored (admit_after)";

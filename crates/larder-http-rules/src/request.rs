@@ -73,6 +73,9 @@ impl RequestFacts {
     pub const QUERY_REWRITTEN: Self = Self(1 << 16);
     /// Not of the headers: whoever asks may see how this request is decided.
     pub const EXPLAINED: Self = Self(1 << 17);
+    /// Not of the headers: the content of this QUERY was read, and is part of its key (RFC 10008 §2.7). Says nothing for
+    /// other methods.
+    pub const CONTENT_KEYED: Self = Self(1 << 18);
 
     /// Passes over the header names once. Allocates nothing.
     #[must_use]
@@ -151,7 +154,7 @@ impl RequestFacts {
 /// What to do with a request before anything is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handling {
-    /// GET or HEAD: look it up.
+    /// GET, HEAD, or a QUERY whose content is in its key: look it up.
     Lookup {
         /// Nothing usable stored means 504 (RFC 9111 §5.2.1.7).
         only_if_cached: bool,
@@ -174,13 +177,20 @@ pub fn handling(
     facts: RequestFacts,
     headers: &HeaderMap,
 ) -> Handling {
-    if *method != Method::GET && *method != Method::HEAD {
-        return if is_safe(method) { Handling::Bypass(Reason::Method) } else { Handling::Unsafe };
+    let query = is_keyed_query(method, facts);
+    if *method != Method::GET && *method != Method::HEAD && !query {
+        return match method.as_str() {
+            "QUERY" => Handling::Bypass(Reason::QueryContent),
+            _ if is_safe(method) => Handling::Bypass(Reason::Method),
+            _ => Handling::Unsafe,
+        };
     }
     if !facts.any(RequestFacts::UNUSUAL) {
         return Handling::Lookup { only_if_cached: false };
     }
-    if let Some(reason) = bypass(facts, headers) {
+    // The content of a QUERY is part of its key.
+    let considered = if query { facts.without(RequestFacts::CONTENT) } else { facts };
+    if let Some(reason) = bypass(considered, headers) {
         return Handling::Bypass(reason);
     }
     if !facts.any(RequestFacts::CACHE_CONTROL.union(RequestFacts::PRAGMA)) {
@@ -197,6 +207,12 @@ pub fn is_safe(method: &Method) -> bool {
         method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
     )
+}
+
+/// A QUERY whose content is part of its key, so that what is stored for it answers whoever asks the same (RFC 10008 §2.7).
+#[must_use]
+pub fn is_keyed_query(method: &Method, facts: RequestFacts) -> bool {
+    facts.any(RequestFacts::CONTENT_KEYED) && method.as_str() == "QUERY"
 }
 
 fn bypass(facts: RequestFacts, headers: &HeaderMap) -> Option<Reason> {

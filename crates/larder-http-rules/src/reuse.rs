@@ -41,6 +41,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use crate::cache_control::RequestDirectives;
+use crate::request::is_keyed_query;
 use crate::{CredentialState, Policy, Reason, RequestFacts, RequestView, Terms};
 
 /// How a stored response may be used.
@@ -173,7 +174,8 @@ pub fn on_failure(
 ///
 /// Why it may not.
 pub fn admits(policy: &Policy, terms: &Terms, request: &RequestView<'_>) -> Result<(), Reason> {
-    if *request.method != Method::GET && *request.method != Method::HEAD {
+    let read = matches!(*request.method, Method::GET | Method::HEAD);
+    if !read && !is_keyed_query(request.method, request.facts) {
         return Err(Reason::Method);
     }
     match request.credentials {

@@ -41,7 +41,7 @@ use crate::freshness::{Freshness, is_heuristic_status};
 use crate::invalidate::Base;
 use crate::policy::StatusClass;
 use crate::range::Part;
-use crate::request::{Handling, handling};
+use crate::request::{Handling, handling, is_keyed_query};
 use crate::vary::{Coding, Vary};
 use crate::{
     CredentialState, FreshnessSource, Policy, Reason, RequestFacts, RequestView, RouteRule, age,
@@ -184,7 +184,10 @@ pub fn storable(
     }
 
     let now = times.response;
+    // What answers a QUERY is fresh by somebody's word only.
+    let query = is_keyed_query(request.method, request.facts);
     let guess = set_cookie == SetCookies::None
+        && !query
         && !request.facts.any(RequestFacts::COOKIE)
         && request.uri.query().is_none();
     let fresh = freshness::lifetime(policy, route, status, headers, &said, now, guess);
@@ -198,6 +201,9 @@ pub fn storable(
 
     let terms = terms(policy, route, headers, &said, times, fresh, class);
     check_freshness(policy, status, class, fresh, &terms)?;
+    if query && fresh.source == FreshnessSource::None && !terms.no_cache {
+        return Err(Reason::NoFreshness);
+    }
     Ok(Stored { terms, vary, part, strip_set_cookie: set_cookie == SetCookies::Ignored })
 }
 

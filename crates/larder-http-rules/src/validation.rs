@@ -23,8 +23,8 @@
 //! ```
 
 use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED,
 };
 
 use crate::conditional::is_strong;
@@ -64,15 +64,35 @@ pub fn confirms(stored: &HeaderMap, answer: &HeaderMap) -> Confirmed {
     }
 }
 
-/// Whether a response to HEAD shows that what is stored for GET is out of date (RFC 9111 §4.3.5): a validator or the
-/// length differs.
+/// What a successful response to HEAD shows of what is stored for GET (RFC 9111 §4.3.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A validator is the same and nothing differs: it updates what is stored.
+    Same,
+    /// A validator or the length differs: what is stored is out of date.
+    Other,
+    /// There is no validator that both have, or only the response to HEAD has one of them.
+    Nothing,
+}
+
+/// Compares a response to HEAD with what is stored, whose body has so many bytes.
 #[must_use]
-pub fn contradicts(stored: &HeaderMap, body: u64, head: &HeaderMap) -> bool {
-    let differs = |name: &HeaderName| {
-        head.get(name).is_some_and(|now| stored.get(name).is_some_and(|then| then != now))
-    };
+pub fn shown(stored: &HeaderMap, body: u64, head: &HeaderMap) -> Shown {
+    let (mut same, mut new) = (false, false);
+    for name in [ETAG, LAST_MODIFIED] {
+        match (stored.get(&name), head.get(&name)) {
+            (Some(then), Some(now)) if then != now => return Shown::Other,
+            (Some(_), Some(_)) => same = true,
+            (None, Some(_)) => new = true,
+            (_, None) => {}
+        }
+    }
     let length = head.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    differs(&ETAG) || differs(&LAST_MODIFIED) || length.is_some_and(|length: u64| length != body)
+    match length {
+        Some(length) if body != length => Shown::Other,
+        _ if same && !new => Shown::Same,
+        _ => Shown::Nothing,
+    }
 }
 
 /// Brings stored fields up to date with those of a 304 or of a response to HEAD (RFC 9111 §3.2): each field of the

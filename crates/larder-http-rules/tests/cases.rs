@@ -41,6 +41,9 @@ struct StoreCase {
     name: String,
     profile: Option<String>,
     method: Option<String>,
+    /// The request's content is part of its key.
+    #[serde(default)]
+    keyed: bool,
     uri: Option<String>,
     #[serde(default)]
     request: Vec<String>,
@@ -79,6 +82,8 @@ struct RouteCase {
 struct UseCase {
     after: u64,
     method: Option<String>,
+    #[serde(default)]
+    keyed: bool,
     #[serde(default)]
     request: Vec<String>,
     expect: String,
@@ -127,7 +132,7 @@ fn check_store_under(policy: &Policy, case: &StoreCase) -> Result<(), String> {
         &route,
         case.method.as_deref().unwrap_or("GET"),
         case.uri.as_deref().unwrap_or("/"),
-        &asked,
+        (&asked, facts(policy, &asked, case.keyed)),
         case.status.unwrap_or(200),
         &headers(&case.response),
     );
@@ -159,16 +164,20 @@ fn check_store_under(policy: &Policy, case: &StoreCase) -> Result<(), String> {
     Ok(())
 }
 
+fn facts(policy: &Policy, asked: &HeaderMap, keyed: bool) -> RequestFacts {
+    let facts = RequestFacts::scan(policy, asked);
+    if keyed { facts.union(RequestFacts::CONTENT_KEYED) } else { facts }
+}
+
 fn store(
     policy: &Policy,
     route: &RouteRule,
     method: &str,
     uri: &str,
-    asked: &HeaderMap,
+    (asked, facts): (&HeaderMap, RequestFacts),
     status: u16,
     response: &HeaderMap,
 ) -> Result<Stored, Reason> {
-    let facts = RequestFacts::scan(policy, asked);
     let view = RequestView {
         method: &Method::from_bytes(method.as_bytes()).unwrap(),
         uri: &uri.parse().unwrap(),
@@ -197,7 +206,7 @@ fn answer(
     if selector(first) != selector(&asked) {
         return "vary-miss".to_owned();
     }
-    let facts = RequestFacts::scan(policy, &asked);
+    let facts = facts(policy, &asked, later.keyed);
     let method = Method::from_bytes(later.method.as_deref().unwrap_or("GET").as_bytes()).unwrap();
     if let Handling::Bypass(reason) = request::handling(policy, &method, facts, &asked) {
         return format!("bypass:{}", reason.as_str());
@@ -295,6 +304,25 @@ fn validations() {
         same("confirmation", confirms, case.confirms)?;
         validation::freshen(&mut stored, &answer);
         same("fields", stored, headers(&case.becomes))
+    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadCase {
+    name: String,
+    stored: Vec<String>,
+    body: u64,
+    answer: Vec<String>,
+    shows: String,
+}
+
+#[test]
+fn heads() {
+    run("heads.json", |case: &HeadCase| {
+        let (stored, answer) = (headers(&case.stored), headers(&case.answer));
+        let shows = format!("{:?}", validation::shown(&stored, case.body, &answer));
+        same("shows", shows.to_lowercase(), case.shows.clone())
     });
 }
 
@@ -428,8 +456,16 @@ fn matrix() {
         let credential = headers(&["Authorization: Bearer t".to_owned()]);
         for (at, policy) in [Policy::application(), Policy::rfc9111()].iter().enumerate() {
             let code = |asked: &HeaderMap| {
-                store(policy, &RouteRule::default(), "GET", "/", asked, 200, &response)
-                    .map_or_else(|reason| reason.as_str(), |_| "stored")
+                store(
+                    policy,
+                    &RouteRule::default(),
+                    "GET",
+                    "/",
+                    (asked, facts(policy, asked, false)),
+                    200,
+                    &response,
+                )
+                .map_or_else(|reason| reason.as_str(), |_| "stored")
             };
             same(&format!("plain {at}"), code(&HeaderMap::new()), &case.plain[at])?;
             same(&format!("authorized {at}"), code(&credential), &case.authorized[at])?;
@@ -459,8 +495,15 @@ fn set_cookie_under_every_directive_set() {
             response.extend(headers(&lines.iter().map(|&l| l.to_owned()).collect::<Vec<_>>()));
             for route in [&route, &RouteRule::default()] {
                 let none = HeaderMap::new();
-                let refused =
-                    store(&Policy::application(), route, "GET", "/", &none, 200, &response);
+                let refused = store(
+                    &Policy::application(),
+                    route,
+                    "GET",
+                    "/",
+                    (&none, RequestFacts::default()),
+                    200,
+                    &response,
+                );
                 assert!(refused.is_err(), "{} with {lines:?} was stored", case.name);
                 application += 1;
             }
@@ -492,8 +535,15 @@ fn directives_in_every_letter_case() {
             let response = headers(&[format!("Cache-Control: max-age=60, {spelled}")]);
             for policy in [Policy::application(), Policy::rfc9111()] {
                 let none = HeaderMap::new();
-                let outcome =
-                    store(&policy, &RouteRule::default(), "GET", "/", &none, 200, &response);
+                let outcome = store(
+                    &policy,
+                    &RouteRule::default(),
+                    "GET",
+                    "/",
+                    (&none, RequestFacts::default()),
+                    200,
+                    &response,
+                );
                 let expected = match name {
                     "no-store" => Reason::NoStore,
                     "private" => Reason::Private,
@@ -646,6 +696,7 @@ fn no_file_is_forgotten() {
         "store-targeted.json",
         "ranges.json",
         "validation.json",
+        "heads.json",
         "languages.json",
         "preconditions.json",
         "queries.json",
@@ -681,7 +732,7 @@ macro_rules! named {
 }
 
 named! {
-QueryCase SearchCase StoreCase RangeCase ValidationCase LanguageCase PreconditionCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
+QueryCase SearchCase StoreCase RangeCase ValidationCase HeadCase LanguageCase PreconditionCase MatrixCase DateCase AuthorityCase ConditionalCase MergeCase VaryAppendCase }
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

@@ -71,6 +71,18 @@ pub(crate) struct Snapshot {
     extensions: Extensions,
 }
 
+impl Snapshot {
+    /// The head of a GET that is the same otherwise.
+    pub(crate) fn as_get(&self) -> Self {
+        Snapshot {
+            method: Method::GET,
+            uri: self.uri.clone(),
+            headers: self.headers.clone(),
+            extensions: self.extensions.clone(),
+        }
+    }
+}
+
 impl<B> From<&Request<B>> for Snapshot {
     fn from(request: &Request<B>) -> Self {
         let head = RequestHead::from(request);

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`CacheLayer`] | answers from what is stored; see [`cache`] |
 //! | [`VaryLayer`] | says what responses vary on; see [`vary`] |
+//! | [`QueryLayer`] | reads the content of QUERY requests, so that they can be cached; see [`query`] |
 //! | [`ConditionalLayer`] | makes entity tags and answers conditions; see [`conditional`] |
 //! | [`CacheControlLayer`] | says how others may cache; see [`cache_control`] |
 //!
@@ -20,6 +21,7 @@ pub mod cache_control;
 pub mod conditional;
 mod head;
 mod mark;
+pub mod query;
 pub mod vary;
 
 pub use cache::{CacheLayer, Purger};
@@ -28,6 +30,7 @@ pub use conditional::{ConditionalLayer, Current};
 pub use head::RequestHead;
 pub use larder_http_rules::SessionMark;
 pub use mark::Caching;
+pub use query::QueryLayer;
 pub use vary::VaryLayer;
 
 pub use larder_http_rules as rules;

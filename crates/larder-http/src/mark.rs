@@ -83,6 +83,15 @@ pub(crate) struct VaryOutside(pub(crate) Vec<Arc<VaryBy>>);
 #[derive(Clone, Default)]
 pub(crate) struct VaryInside(pub(crate) Vec<(Arc<VaryBy>, Vec<Option<String>>)>);
 
+/// In a request's extensions, from a [`QueryLayer`](crate::QueryLayer) outside.
+#[derive(Clone, Copy)]
+pub(crate) enum Queries {
+    /// A hash of this QUERY's content and of what describes it.
+    Content([u8; 32]),
+    /// The request may change what QUERYs of its URL are answered.
+    Change,
+}
+
 impl fmt::Debug for VaryBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VaryBy")

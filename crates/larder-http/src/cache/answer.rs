@@ -54,7 +54,7 @@ impl Wanted {
         }
         let all = || if part.is_some() { Err(Reason::RangeNotStored) } else { Ok(Wanted::All) };
         // HEAD has no range (RFC 9110 §14.2).
-        if !facts.any(RequestFacts::RANGE) || *head.method() != Method::GET {
+        if !facts.any(RequestFacts::RANGE) || *head.method() == Method::HEAD {
             return all();
         }
         let Some(specs) = range::requested(head.headers()) else { return all() };

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, Request};
 use larder_core::KeyBuf;
 use larder_http_rules::RequestFacts;
 
-use super::key;
 use super::layer::Shared;
+use super::{content, key};
 use crate::RequestHead;
 
 /// By this a request asks to be explained; its value is the secret.
@@ -41,24 +41,35 @@ pub(super) fn asked<B>(
     secret.is(&given).then(|| Box::new(key(shared, request)))
 }
 
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+}
+
 // What the request is looked up by: all parts of its key, or why it has none.
 fn key<B>(shared: &Shared, request: &Request<B>) -> HeaderValue {
     let head = RequestHead::from(request);
     let (facts, host) = RequestFacts::scan_with_host(&shared.config.policy, head.headers());
+    let facts = facts.union(content::facts(head));
     let mut key = KeyBuf::from(shared.config.room.as_ref());
     let text = match key::write_request(&mut key, shared, head, facts, host) {
         Err(reason) => format!("none; reason={}", reason.as_str()),
         Ok(rewritten) => {
             let mut parts = key.as_ref().ok().into_iter().flat_map(|key| key.parts()).skip(1);
             let mut text = String::new();
-            for name in ["authority", "path", "query", "forwarded", "", "partition"] {
-                // The fifth part is a word that tells what follows.
-                if let Some(Some(part)) = parts.next()
-                    && !name.is_empty()
-                {
-                    let separator = if text.is_empty() { "" } else { "; " };
-                    // Writing to a string does not fail.
-                    let _ = write!(text, "{separator}{name}=\"{}\"", part.escape_ascii());
+            let mut tell = |name: &str, part: Option<&[u8]>| {
+                let Some(part) = part else { return };
+                let separator = if text.is_empty() { "" } else { "; " };
+                // Writing to a string does not fail.
+                let _ = write!(text, "{separator}{name}=\"{}\"", part.escape_ascii());
+            };
+            for name in ["authority", "path", "query", "forwarded"] {
+                tell(name, parts.next().flatten());
+            }
+            // Behind those, a word tells what follows.
+            while let (Some(Some(word)), part) = (parts.next(), parts.next().flatten()) {
+                match word {
+                    b"partition" => tell("partition", part),
+                    _ => tell(content::WORD, part.map(hex).as_deref()),
                 }
             }
             if rewritten {

@@ -12,7 +12,7 @@ use larder_cache::{Joined, Landed, Pilot};
 use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag, When};
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{Reason, RequestFacts};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument;
@@ -42,6 +42,8 @@ pub(super) struct Fill {
     /// What is stored and may still be good, or stand in for a handler that fails.
     pub(super) held: Option<Held>,
     pub(super) told: Told,
+    /// Its place among those that may run at once.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What the client that began a fill gets.
@@ -111,7 +113,7 @@ impl Fill {
         told: Told,
     ) -> Self {
         let (shared, key, snapshot) = (shared.clone(), key.clone(), snapshot.clone());
-        Fill { shared, key, flight: None, snapshot, facts, there, held, told }
+        Fill { shared, key, flight: None, snapshot, facts, there, held, told, room: None }
     }
 
     /// Begins a fill whose response nobody waits for, unless one is under way. The request is the client's own, which
@@ -127,7 +129,7 @@ impl Fill {
         ResB::Error: Into<BoxError> + Send + 'static,
     {
         let store = &self.shared.config.store;
-        if request.method() != Method::GET || self.shared.resting.holds(&self.key, store.clock()) {
+        if request.method() == Method::HEAD || self.shared.resting.holds(&self.key, store.clock()) {
             return;
         }
         // All of it is refreshed, whatever part the client wanted.
@@ -138,8 +140,13 @@ impl Fill {
         let head = RequestHead::from(&*self.snapshot);
         let flight = self.shared.flight(&self.key, &self.there, head, self.facts);
         let Some(flight) = flight else { return };
-        let joined = store.join(&flight, &self.key, &self.shared.config.tags);
+        let tags = self.shared.config.tags_under(&self.key, self.facts);
+        let joined = store.join(&flight, &self.key, &tags);
         let Joined::Pilot(pilot, _) = joined else { return };
+        self.room = self.shared.room();
+        if self.room.is_none() {
+            return;
+        }
         self.flight = Some(flight);
         let (sender, _) = oneshot::channel();
         tokio::spawn(Box::pin(self.run(Some(pilot), inner, request, sender)).in_current_span());
@@ -162,11 +169,10 @@ impl Fill {
                 let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
             }
             Ok((built_at, permit)) => {
-                let held: Vec<_> =
-                    permit.token().into_iter().map(|token| (self.key.clone(), token)).collect();
+                let held = permit.token().map(|token| (self.key.clone(), token));
                 let store = self.shared.config.store.clone();
                 let filling = self.fill(pilot, inner, request, sender, built_at, permit);
-                store.holding(&held, HOLD, filling).await;
+                store.holding(held.as_slice(), HOLD, filling).await;
             }
         }
     }
@@ -199,6 +205,7 @@ impl Fill {
                 }
                 // Nobody waits for it any longer, and it is not stored; its own client still may have it.
                 self.give_up(&permit, pilot, Reason::WaitTooLong).await;
+                self.room = None;
                 tokio::select! {
                     (called, _) = &mut call => return self.pass_on(called, sender),
                     () = sender.closed() => return,
@@ -299,7 +306,8 @@ impl Fill {
             return Ok((Sequence::NONE, Permit::Outage));
         }
         // The response may bring tags that the route does not know, so the sequence is always read.
-        let Ok(marks) = store.marks(&config.watched).await else {
+        let watched = config.watched_under(&self.key, self.facts);
+        let Ok(marks) = store.marks(&watched).await else {
             return Ok((Sequence::NONE, Permit::Outage));
         };
         let permit = match &self.there {
@@ -417,6 +425,13 @@ impl Fill {
 
     pub(super) fn wall(&self) -> SystemTime {
         self.shared.config.store.clock().wall()
+    }
+}
+
+impl Shared {
+    /// Room for one more fill, if there is any.
+    pub(super) fn room(&self) -> Option<OwnedSemaphorePermit> {
+        self.fills.clone().try_acquire_owned().ok()
     }
 }
 

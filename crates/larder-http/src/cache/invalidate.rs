@@ -14,7 +14,7 @@ use super::body::ResponseBody;
 use super::layer::Shared;
 use super::plan::group_tag;
 use super::verdict::Told;
-use super::{key, post, searches};
+use super::{content, key, post, searches};
 use crate::RequestHead;
 use crate::head::Snapshot;
 
@@ -48,7 +48,7 @@ impl Targets {
         let own = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
         let base = Base { authority: Some(authority), path_and_query: &own };
         let others: Vec<String> = targets(base, response.headers()).collect();
-        let keys = std::iter::once(&own)
+        let keys: Vec<Key> = std::iter::once(&own)
             .chain(&others)
             .filter_map(|target| {
                 let (path, query) = match target.split_once('?') {
@@ -59,13 +59,16 @@ impl Targets {
                 key.key().ok()
             })
             .collect();
+        if content::may_be_stored(head) {
+            tags.extend(keys.iter().filter_map(|key| content::tag(key.as_ref())));
+        }
         if config.policy.no_vary_search {
             let paths = std::iter::once(&own).chain(&others);
             let paths = paths.map(|target| target.split_once('?').map_or(&**target, |(p, _)| p));
             tags.extend(paths.filter_map(|path| searches::tag(authority, path)));
-            tags.sort_unstable();
-            tags.dedup();
         }
+        tags.sort_unstable();
+        tags.dedup();
         Outdated { keys, tags }
     }
 }

@@ -4,6 +4,7 @@ use larder_core::{Key, KeyBuf, Namespace};
 use larder_http_rules::authority::{self, Authority, HostField};
 use larder_http_rules::{Reason, RequestFacts, overrides};
 
+use super::content;
 use super::layer::{Config, Shared};
 use crate::RequestHead;
 
@@ -15,8 +16,8 @@ pub(super) fn room(namespace: &Namespace) -> Key {
     Key::new(namespace, [RESPONSES]).expect("one letter makes a short key")
 }
 
-/// Scheme, authority, path, query, what a proxy says it forwarded, and the route's partition. There is no way to make
-/// a key without an authority. Tells whether the query in it is another than the request's own.
+/// Scheme, authority, path, query, what a proxy says it forwarded, the route's partition, and the content of a QUERY.
+/// There is no way to make a key without an authority. Tells whether the query in it is another than the request's own.
 ///
 /// Writes into a `key` that is yet only the [`room`]: it is a large value, and a hit had better not move it.
 pub(super) fn write_request(
@@ -27,7 +28,10 @@ pub(super) fn write_request(
     host: HostField<'_>,
 ) -> Result<bool, Reason> {
     let authority = authority::effective_of(head.uri(), host, shared.config.scheme)?;
-    write_target(key, shared, head, facts, authority, head.uri().path(), head.uri().query())
+    let (path, query) = (head.uri().path(), head.uri().query());
+    let rewritten = write_target(key, shared, head, facts, authority, path, query)?;
+    content::write(key, head, facts);
+    Ok(rewritten)
 }
 
 /// The key of another target of the same origin, asked for in the same way.

@@ -10,6 +10,7 @@ use larder_core::{Key, Tag};
 use larder_http_rules::authority::Scheme;
 use larder_http_rules::query::QueryRule;
 use larder_http_rules::{Policy, RouteRule};
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 use super::admission::Admission;
@@ -60,6 +61,7 @@ pub(super) struct Config {
     pub(super) max_variants: usize,
     pub(super) wait: Duration,
     pub(super) max_waiting: usize,
+    pub(super) max_fills: usize,
     pub(super) deadline: Duration,
     pub(super) pass_for: Duration,
 }
@@ -67,10 +69,14 @@ pub(super) struct Config {
 /// What all services made by one layer share.
 pub(super) struct Shared {
     pub(super) config: Config,
+    /// The list of most responses: that of the route.
+    pub(super) base: Arc<List>,
     pub(super) computed: Computed,
     pub(super) passes: Passes,
     pub(super) searches: Searches,
     pub(super) admission: Admission,
+    /// Room for so many fills.
+    pub(super) fills: Arc<Semaphore>,
     /// URLs whose handler has just failed, and for which stale responses stand in.
     pub(super) resting: Passes,
 }
@@ -101,6 +107,7 @@ impl CacheLayer {
                 max_variants: 32,
                 wait: Duration::from_secs(3),
                 max_waiting: 10_000,
+                max_fills: 1_000,
                 deadline: Duration::from_secs(30),
                 pass_for: Duration::from_secs(120),
             },
@@ -420,6 +427,14 @@ impl CacheLayer {
         self
     }
 
+    /// How many fills run at once, refreshes behind clients' backs included; requests beyond that which nobody fills for
+    /// ask the handler themselves, and what they get is not stored. 1,000 unless set. Each holds its copy of a body, so
+    /// this times [`max_body_bytes`](CacheLayer::max_body_bytes) is what fills may hold in memory.
+    pub fn max_fills(mut self, fills: usize) -> Self {
+        self.change().max_fills = fills;
+        self
+    }
+
     /// How long a fill may take, from the handler's call to the body's end, to be stored and waited for. 30 s unless
     /// set. A client that is still there gets its response however long it takes, unless something stale may stand in
     /// for it.
@@ -445,10 +460,12 @@ impl CacheLayer {
         let make = || {
             Arc::new(Shared {
                 config: self.config.clone(),
+                base: Arc::new(self.config.base.clone()),
                 computed: Computed::default(),
                 passes: Passes::default(),
                 searches: Searches::default(),
                 admission: Admission::default(),
+                fills: Arc::new(Semaphore::new(self.config.max_fills.min(Semaphore::MAX_PERMITS))),
                 resting: Passes::default(),
             })
         };

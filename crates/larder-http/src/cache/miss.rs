@@ -26,7 +26,7 @@ use super::service::{Asked, strip};
 use super::shadow::compare;
 use super::stream::Follower;
 use super::verdict::{self, Tier, Told};
-use super::{validate, wire};
+use super::wire;
 use crate::RequestHead;
 use crate::head::Snapshot;
 
@@ -154,15 +154,10 @@ impl<S> Missed<S> {
             }
             if *head.method() == Method::HEAD {
                 // A response to HEAD fills nothing, so nobody waits for it and it waits for nobody.
-                let response = alone(&shared, &mut inner, request, &told).await?;
-                let contradicted =
-                    held.is_some_and(|held| validate::is_contradicted(&held, &response));
-                if contradicted && let There::Page(revision, ..) = there {
-                    config.store.detach(&key);
-                    // If this fails, the next validation finds out.
-                    let _ = config.store.remove(&key, Some(revision)).await;
-                }
-                return Ok(response);
+                let get = Arc::new(snapshot.as_get());
+                let facts = facts.without(RequestFacts::RANGE.union(RequestFacts::IF_RANGE));
+                let asked = Fill::new(&shared, &key, &get, facts, there, held, told);
+                return asked.head(&mut inner, request).await;
             }
             let Some(flight) = shared.flight(&key, &there, head, facts) else {
                 return alone(&shared, &mut inner, request, &told).await;
@@ -179,12 +174,18 @@ impl<S> Missed<S> {
             let joined = if told.wants_its_own() && held.is_some() {
                 None
             } else {
-                Some(config.store.join(&flight, &key, &config.tags))
+                Some(config.store.join(&flight, &key, &config.tags_under(&key, facts)))
             };
             let passenger = match joined {
                 Some(Joined::Passenger(passenger)) => passenger,
-                alone => {
-                    let pilot = match alone {
+                other => {
+                    let Some(room) = shared.room() else {
+                        // Who has just begun to wait for it asks the handler as well.
+                        drop(other);
+                        told.because(Reason::TooManyFills);
+                        return alone(&shared, &mut inner, request, &told).await;
+                    };
+                    let pilot = match other {
                         Some(Joined::Pilot(pilot, itself)) => {
                             drop(itself);
                             Some(pilot)
@@ -192,7 +193,7 @@ impl<S> Missed<S> {
                         _ => None,
                     };
                     let mut fill = Fill::new(&shared, &key, &snapshot, facts, there, held, told);
-                    fill.flight = Some(flight);
+                    (fill.flight, fill.room) = (Some(flight), Some(room));
                     let (sender, receiver) = oneshot::channel();
                     // Boxed where it is made: with a body that has a compressor inside it is too large for the stack.
                     let task = Box::pin(fill.run(pilot, inner, request, sender));
@@ -328,14 +329,17 @@ impl Shared {
         let entry = match asked {
             Asked::Nothing => return miss(Reason::Miss, There::Nothing),
             Asked::Page(entry) => entry,
-            Asked::Unknown => match self.config.store.lookup(key, &self.config.watched).await {
-                Ok(Lookup::Hit(entry)) => entry,
-                Ok(Lookup::Miss) => return miss(Reason::Miss, There::Nothing),
-                Ok(Lookup::Invalidated(revision)) => {
-                    return miss(Reason::Miss, There::Unusable(revision));
+            Asked::Unknown => {
+                let watched = self.config.watched_under(key, facts);
+                match self.config.store.lookup(key, &watched).await {
+                    Ok(Lookup::Hit(entry)) => entry,
+                    Ok(Lookup::Miss) => return miss(Reason::Miss, There::Nothing),
+                    Ok(Lookup::Invalidated(revision)) => {
+                        return miss(Reason::Miss, There::Unusable(revision));
+                    }
+                    Err(_) => return miss(Reason::StoreUnavailable, There::Outage),
                 }
-                Err(_) => return miss(Reason::StoreUnavailable, There::Outage),
-            },
+            }
         };
         let revision = entry.revision();
         let Some((there, page, written)) = self.page(entry) else {
@@ -420,8 +424,8 @@ impl Shared {
         }
     }
 
-    // Whether all chunks of a response are there, as they will be yet when the handler has said that it is good.
-    async fn has_all(&self, key: &Key, variant: &Variant) -> bool {
+    /// Whether all chunks of a response are there. From now on they live as long as it may.
+    pub(super) async fn has_all(&self, key: &Key, variant: &Variant) -> bool {
         let Content::Chunks(chunks) = &variant.response.content else { return true };
         let ttl = Chunks::ttl(variant.response.terms.usable_for(&self.config.policy));
         chunks.renew(&self.config.store, key, ttl).await

@@ -19,6 +19,7 @@
 //!   `stale-while-revalidate` it answers and is refreshed behind; within `stale-if-error` it stands in for a handler that
 //!   fails.
 //! * Conditions, ranges and HEAD are answered from what is stored.
+//! * QUERY requests are looked up by their content where a [`QueryLayer`](crate::QueryLayer) stands outside.
 //! * Unsafe methods that succeed remove what is stored for their URL.
 //! * A store that fails costs a miss, never a response.
 //!
@@ -136,20 +137,18 @@
 //! # Panics
 //!
 //! A request that is not answered from memory needs a Tokio runtime around it.
-//!
-//! # Does not (yet)
-//!
-//! Give several clients one streaming fill.
 
 mod admission;
 mod answer;
 mod body;
 mod chunks;
 mod commit;
+mod content;
 mod copy;
 mod explain;
 mod fill;
 mod future;
+mod heads;
 mod invalidate;
 mod key;
 mod layer;

@@ -157,7 +157,8 @@ pub(super) fn plan<B: Body>(
     if least > config.max_body.max(config.max_chunked) {
         return Err(Reason::BodyTooLarge);
     }
-    let mut tags = config.tags.clone();
+    let common = config.tags_under(key, facts);
+    let mut tags = common.to_vec();
     for tag in hints.iter().flat_map(|hints| &hints.tags) {
         tags.push(Tag::new(tag).map_err(|_| Reason::InvalidTag)?);
     }
@@ -175,7 +176,7 @@ pub(super) fn plan<B: Body>(
         tags.push(searches::tag(authority, head.uri().path()).ok_or(Reason::InvalidTag)?);
     }
     tags.extend_from_slice(read);
-    let own_tags = tags.iter().any(|tag| !config.tags.contains(tag));
+    let own_tags = tags.iter().any(|tag| !common.contains(tag));
     tags.sort_unstable();
     tags.dedup();
     if tags.len() > MAX_TAGS {
@@ -188,7 +189,7 @@ pub(super) fn plan<B: Body>(
     Ok(Plan {
         storable,
         verbatim: list.verbatim(head.headers()),
-        list: Arc::new(list),
+        list: if list == *shared.base { shared.base.clone() } else { Arc::new(list) },
         selector: selector[..].into(),
         by_language,
         search,

@@ -147,6 +147,11 @@ impl Fill {
             }
             Err(panic) => return self.pass_on(Err(panic), sender),
         };
+        self.room = self.shared.room();
+        if self.room.is_none() {
+            self.told.because(Reason::TooManyFills);
+            return self.pass_on(Ok(Ok(response)), sender);
+        }
         let (Some(built_at), Some((pilot, token))) = (sequence, self.right_to_store(marker).await)
         else {
             return self.pass_on(Ok(Ok(response)), sender);

@@ -11,7 +11,7 @@ use larder_http_rules::authority::{self, HostField};
 use super::chunks::Chunks;
 use super::layer::Shared;
 use super::record::{Page, Variant};
-use super::{key, searches, wire};
+use super::{content, key, searches, wire};
 
 /// Removes stored responses by their URL, or makes them stale; from [`CacheLayer::purger`](super::CacheLayer::purger).
 ///
@@ -58,8 +58,8 @@ impl Purger {
         Purger { shared }
     }
 
-    /// Removes what is stored for a URL: all variants and parts, of every partition and under every name that a proxy
-    /// forwarded. How many responses there were; a store that cannot page through keys
+    /// Removes what is stored for a URL: all variants and parts, for every content of a QUERY, of every partition and under
+    /// every name that a proxy forwarded. How many responses there were; a store that cannot page through keys
     /// ([`Abilities::pages`](larder_core::Abilities::pages)) only knows of the URL as it is asked for directly, and
     /// counts one for all its variants.
     ///
@@ -80,8 +80,9 @@ impl Purger {
         self.forget(&target).await;
         let removed = store.remove_many(&keys).await?;
         self.forget(&target).await;
-        if let Some(tag) = self.queries(&target) {
-            store.invalidate(std::slice::from_ref(tag)).await?;
+        let tags = self.unlisted(&target);
+        if !tags.is_empty() {
+            store.invalidate(&tags).await?;
         }
         Ok(removed)
     }
@@ -106,8 +107,9 @@ impl Purger {
             expired += u64::from(self.stale(key).await?);
         }
         self.forget(&target).await;
-        if let Some(tag) = self.queries(&target) {
-            self.shared.config.store.expire(std::slice::from_ref(tag)).await?;
+        let tags = self.unlisted(&target);
+        if !tags.is_empty() {
+            self.shared.config.store.expire(&tags).await?;
         }
         Ok(expired)
     }
@@ -126,7 +128,9 @@ impl Purger {
         let begin = key.as_ref()?.to_key();
         key.push_optional(None::<&str>);
         let queries = searches::tag(authority, url.path());
-        Ok(Target { prefix, url: begin, direct: key.key()?, queries })
+        let direct = key.key()?;
+        let contents = content::tag(direct.as_ref());
+        Ok(Target { prefix, url: begin, direct, queries, contents })
     }
 
     // All that lies under a target: pages, their other variants, markers. Not the chunks of bodies: somebody may be
@@ -159,9 +163,13 @@ impl Purger {
         self.shared.config.store.detach_prefix(&target.prefix).await;
     }
 
-    // The tag of what is stored for several queries, whose rule may not be known here.
-    fn queries<'a>(&self, target: &'a Target) -> Option<&'a Tag> {
-        target.queries.as_ref().filter(|_| self.shared.config.policy.no_vary_search)
+    // The tags of what could not be listed: what is stored for several queries, whose rule may not be known here, and
+    // for the contents of QUERYs where the store does not page.
+    fn unlisted(&self, target: &Target) -> Vec<Tag> {
+        let config = &self.shared.config;
+        let queries = target.queries.iter().filter(|_| config.policy.no_vary_search);
+        let contents = target.contents.iter().filter(|_| !config.store.abilities().pages);
+        queries.chain(contents).cloned().collect()
     }
 
     // Writes a record back as old as its lifetime. Whoever writes a newer one meanwhile is not disturbed.
@@ -218,6 +226,8 @@ struct Target {
     direct: Key,
     // What is stored for several queries of the path.
     queries: Option<Tag>,
+    // What is stored for QUERYs.
+    contents: Option<Tag>,
 }
 
 impl fmt::Debug for Purger {

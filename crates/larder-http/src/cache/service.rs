@@ -17,7 +17,7 @@ use super::future::ResponseFuture;
 use super::layer::Shared;
 use super::record::Page;
 use super::verdict::{self, Tier, Told};
-use super::{explain, invalidate, key, miss, post, query, wire};
+use super::{content, explain, invalidate, key, miss, post, query, wire};
 use crate::RequestHead;
 
 /// A service whose responses are cached; made by [`CacheLayer`](super::CacheLayer).
@@ -86,18 +86,19 @@ impl Shared {
         let config = &self.config;
         let head = RequestHead::from(request);
         let (mut facts, host) = RequestFacts::scan_with_host(&config.policy, head.headers());
-        facts = facts.union(known);
+        facts = facts.union(known).union(content::facts(head));
         let only_if_cached =
             match request::handling(&config.policy, head.method(), facts, head.headers()) {
                 Handling::Lookup { only_if_cached } => only_if_cached,
-                Handling::Bypass(reason @ Reason::Method) => {
+                Handling::Bypass(reason @ (Reason::Method | Reason::QueryContent)) => {
                     return Err(Onward::Pass(Forward::Method, reason));
                 }
                 Handling::Bypass(reason) => return Err(Onward::Pass(Forward::Bypass, reason)),
                 Handling::Unsafe => return Err(Onward::Unsafe(facts)),
             };
         // In HTTP/2 no field need announce content.
-        if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+        let empty = request.body().is_end_stream() || request.body().size_hint().exact() == Some(0);
+        if !empty && !facts.any(RequestFacts::CONTENT_KEYED) {
             return Err(Onward::Pass(Forward::Bypass, Reason::RequestContent));
         }
         let mut key = KeyBuf::from(config.room.as_ref());

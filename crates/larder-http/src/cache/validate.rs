@@ -8,6 +8,7 @@ use http::header::{
     AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     RANGE,
 };
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use larder_cache::Pilot;
@@ -19,11 +20,11 @@ use larder_http_rules::{Reason, RequestFacts, date};
 
 use super::answer::{Answer, Wanted};
 use super::body::ResponseBody;
-use super::chunks::Chunks;
 use super::commit::Commit;
 use super::fill::{Fill, Filled, Landing, Sender, land};
 use super::miss::Held;
-use super::record::{Content, Stored};
+use super::record::{Stored, Variant};
+use super::tee::Panic;
 use crate::RequestHead;
 
 /// What the handler is asked.
@@ -75,69 +76,35 @@ impl Fill {
         read: &[Tag],
         commit: Commit,
     ) {
-        let (parts, _) = answer.into_parts();
+        let (mut parts, _) = answer.into_parts();
         self.told.answered(parts.status);
-        let old = &held.variant.response;
-        let mut fields = old.headers.clone();
-        fields.remove(AGE);
         let confirms = match self.shared.config.policy.contested {
             true => Confirmed::Yes,
-            false => validation::confirms(&fields, &parts.headers),
+            false => validation::confirms(&held.variant.response.headers, &parts.headers),
         };
-        if confirms == Confirmed::Yes {
-            validation::freshen(&mut fields, &parts.headers);
-            if !parts.headers.contains_key(DATE) {
-                fields.insert(DATE, date::header_value(self.wall()));
-            }
-        }
-        // Judged as a response that came just now, with the age of the 304.
-        let mut whole = Response::new(String::new());
-        *whole.status_mut() = old.status;
-        *whole.headers_mut() = fields.clone();
-        if let Some(age) = parts.headers.get(AGE) {
-            whole.headers_mut().insert(AGE, age.clone());
-        }
-        *whole.extensions_mut() = parts.extensions;
-        let plan = match self.planned(&whole, sent, read) {
-            Ok(_) if confirms == Confirmed::Other => Err(Reason::NotModified),
-            Ok(plan) => plan,
-            Err(panic) => {
-                commit.permit.release(&self.shared, &self.key).await;
-                drop(pilot);
-                return self.pass_on(Err(panic), sender);
-            }
-        };
-        let (content, trailers) = (old.content.clone(), old.trailers.as_deref().cloned());
-        let stored = |terms| Stored {
-            part: old.part.clone(),
-            ..Stored::new(old.status, fields, content, trailers, terms, self.wall())
-        };
-        let mut plan = match plan {
-            Ok(plan) => plan,
-            Err(reason) => {
-                // This client may have it; what is stored stays as it was, or goes if the handler means another one.
-                let mut response = self.respond(&stored(old.terms)).await;
-                self.told.because(reason);
-                self.told.forwarded(&mut response, false);
-                if confirms == Confirmed::Other {
-                    let _ = self.shared.config.store.remove(&self.key, None).await;
+        let Renewed { variant, tags, own_tags } =
+            match self.renewed(&held, &mut parts, confirms, sent, read) {
+                Ok(Ok(renewed)) => renewed,
+                Err(panic) => {
+                    commit.permit.release(&self.shared, &self.key).await;
+                    drop(pilot);
+                    return self.pass_on(Err(panic), sender);
                 }
-                self.give_up(&commit.permit, pilot, reason).await;
-                let _ = sender.send(Filled::Response(response));
-                return;
-            }
-        };
-        let (mut tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
-        let made = stored(plan.storable.terms);
-        if let Content::Chunks(chunks) = &made.content {
-            let ttl = Chunks::ttl(made.terms.usable_for(&self.shared.config.policy));
-            // They were all there a moment ago; if one is not any more, a reader finds out.
-            chunks.renew(&self.shared.config.store, &self.key, ttl).await;
-        }
-        let variant = Arc::new(plan.variant(&self.shared, made));
-        tags.extend(held.tags.iter().cloned());
-        tags.sort_unstable();
-        tags.dedup();
+                Ok(Err((reason, stored))) => {
+                    // This client may have it; what is stored stays as it was, or goes if the handler means another one.
+                    let mut response = self.respond(&stored).await;
+                    self.told.because(reason);
+                    self.told.forwarded(&mut response, false);
+                    if confirms == Confirmed::Other {
+                        let _ = self.shared.config.store.remove(&self.key, None).await;
+                    }
+                    self.give_up(&commit.permit, pilot, reason).await;
+                    let _ = sender.send(Filled::Response(response));
+                    return;
+                }
+            };
+        // They were all there a moment ago; if a chunk is not any more, a reader finds out.
+        self.shared.has_all(&self.key, &variant).await;
 
         let mut response = self.respond(&variant.response).await;
         let at = self.now();
@@ -158,6 +125,53 @@ impl Fill {
             let done = committed.await;
             land_it(done.stored, done.shared);
         }
+    }
+
+    /// What is held, brought up to date by an answer that confirms it: judged as a response that came just now, with the
+    /// age of the answer. Or why it is not stored so, and what it would be.
+    pub(super) fn renewed(
+        &self,
+        held: &Held,
+        answer: &mut Parts,
+        confirms: Confirmed,
+        sent: SystemTime,
+        read: &[Tag],
+    ) -> Result<Result<Renewed, (Reason, Stored)>, Panic> {
+        let old = &held.variant.response;
+        let mut fields = old.headers.clone();
+        fields.remove(AGE);
+        if confirms == Confirmed::Yes {
+            validation::freshen(&mut fields, &answer.headers);
+            if !answer.headers.contains_key(DATE) {
+                fields.insert(DATE, date::header_value(self.wall()));
+            }
+        }
+        let mut whole = Response::new(String::new());
+        *whole.status_mut() = old.status;
+        *whole.headers_mut() = fields.clone();
+        if let Some(age) = answer.headers.get(AGE) {
+            whole.headers_mut().insert(AGE, age.clone());
+        }
+        *whole.extensions_mut() = std::mem::take(&mut answer.extensions);
+        let plan = self.planned(&whole, sent, read)?;
+        answer.extensions = std::mem::take(whole.extensions_mut());
+        let (content, trailers) = (old.content.clone(), old.trailers.as_deref().cloned());
+        let stored = |terms| Stored {
+            part: old.part.clone(),
+            ..Stored::new(old.status, fields, content, trailers, terms, self.wall())
+        };
+        let mut plan = match plan {
+            Ok(plan) if confirms == Confirmed::Yes => plan,
+            Ok(_) => return Ok(Err((Reason::NotModified, stored(old.terms)))),
+            Err(reason) => return Ok(Err((reason, stored(old.terms)))),
+        };
+        let (mut tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
+        tags.extend(held.tags.iter().cloned());
+        tags.sort_unstable();
+        tags.dedup();
+        let made = stored(plan.storable.terms);
+        let variant = Arc::new(plan.variant(&self.shared, made));
+        Ok(Ok(Renewed { variant, tags, own_tags }))
     }
 
     async fn respond<B: Body>(&self, stored: &Stored) -> Response<ResponseBody<B>> {
@@ -189,6 +203,14 @@ impl Fill {
         self.told.forwarded(&mut response, false);
         let _ = sender.send(Filled::Response(response));
     }
+}
+
+/// What was brought up to date.
+pub(super) struct Renewed {
+    pub(super) variant: Arc<Variant>,
+    pub(super) tags: Vec<Tag>,
+    /// The handler gave tags that the route does not have.
+    pub(super) own_tags: bool,
 }
 
 impl Held {
@@ -243,11 +265,4 @@ impl Held {
         }
         Some((old.joined(new)?, body.clone(), old.bytes.start))
     }
-}
-
-/// Whether a response to HEAD shows that what is held is out of date (RFC 9111 §4.3.5).
-pub(super) fn is_contradicted<B>(held: &Held, response: &Response<B>) -> bool {
-    let stored = &held.variant.response;
-    response.status() == StatusCode::OK
-        && validation::contradicts(&stored.headers, stored.length(), response.headers())
 }

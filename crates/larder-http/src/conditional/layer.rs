@@ -133,7 +133,7 @@ impl ConditionalLayer {
 
     /// Asks for the validators before the handler runs; `None` where they are not known. With them the handler is not
     /// called for what the client has already (304), nor for a change that was meant for another state (412). Answers to
-    /// GET and HEAD get them, unless the handler set its own.
+    /// GET, HEAD and QUERY get them, unless the handler set its own.
     ///
     /// What it looks up must be what the handler would: an `If-Match` is only as good as that. Between the two somebody
     /// else may change it, so a handler that must not lose a change compares again when it writes.

@@ -1,6 +1,6 @@
 //! Entity tags for responses, and answers to conditional requests (RFC 9110 §13).
 //!
-//! [`ConditionalLayer`] gives successful answers to GET an entity tag made from their body, and answers 304 to those who
+//! [`ConditionalLayer`] gives successful answers to GET and QUERY an entity tag made from their body, and answers 304 to those who
 //! have that body already. Where the application knows validators before the handler runs (a row's version, a file's
 //! time), [`with_validators`](ConditionalLayer::with_validators) spares the handler: 304 without calling it, and 412 for
 //! a change whose `If-Match` or `If-Unmodified-Since` no longer holds.

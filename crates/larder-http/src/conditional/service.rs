@@ -103,7 +103,7 @@ impl<S: fmt::Debug> fmt::Debug for Conditional<S> {
 }
 
 fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
+    matches!(method.as_str(), "GET" | "HEAD" | "QUERY")
 }
 
 // What needs no handler.
@@ -148,7 +148,7 @@ where
     let length = response.body().size_hint().exact();
     let readable = length.is_some_and(|length| (1..=config.max_body).contains(&length));
     let tags = config.tags != Tags::None
-        && *head.method() == Method::GET
+        && *head.method() != Method::HEAD
         && !response.headers().contains_key(ETAG)
         && !ResponseDirectives::from_headers(response.headers()).no_store;
     let mut response = if tags && readable {
