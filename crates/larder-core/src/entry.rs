@@ -196,6 +196,27 @@ impl Entry {
         Self::new(Payload::Integer(value), Revision::random())
     }
 
+    /// As its record says: all at once, since every hit on a server makes one.
+    pub(crate) fn stored(
+        payload: Payload,
+        tags: Arc<[Tag]>,
+        built_at: Sequence,
+        revision: Revision,
+        times: Times,
+    ) -> Self {
+        Entry(Arc::new(Inner {
+            payload,
+            live: OnceLock::new(),
+            tags,
+            built_at,
+            revision,
+            fresh_for: None,
+            times: Some(times),
+            marks: Vec::new(),
+            fresh_marks: Vec::new(),
+        }))
+    }
+
     fn new(payload: Payload, revision: Revision) -> Self {
         Entry(Arc::new(Inner {
             payload,

@@ -24,6 +24,8 @@
 //! Reading checks magic, version, lengths, key and head always, and allocates nothing on a length's word: hostile bytes
 //! cost bounded work and are a [`Damage`], which backends treat as a miss.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
@@ -315,20 +317,19 @@ impl Envelope {
             head: bytes.slice(tags_end..head_end),
             body: bytes.slice(head_end..body_end),
         };
-        let entry = match encoded.codec {
+        let payload = match encoded.codec {
             INTEGER => {
                 let value = encoded.body[..].try_into().map_err(|_| Damage::Malformed)?;
-                Entry::integer(i64::from_be_bytes(value))
+                Payload::Integer(i64::from_be_bytes(value))
             }
-            _ => Entry::wire(encoded),
+            _ => Payload::Wire(encoded),
         };
         let revision: [u8; 16] = fixed[48..64].try_into().map_err(|_| Damage::Length)?;
+        let revision = Revision::from_bytes(revision);
         let built_at = Sequence::from_i64(u64_at(fixed, 64).cast_signed());
-        Ok(entry
-            .with_revision(Revision::from_bytes(revision))
-            .with_built_at(built_at.unwrap_or(Sequence::NONE))
-            .with_tags(tags(&bytes[key_end..tags_end])?)
-            .with_times(times))
+        let built_at = built_at.unwrap_or(Sequence::NONE);
+        let tags = tags(&bytes[key_end..tags_end])?;
+        Ok(Entry::stored(payload, tags, built_at, revision, times))
     }
 
     // The key is sealed with the times, so that one entry's lifetime cannot be given to another.
@@ -399,7 +400,11 @@ fn marker(bytes: &[u8]) -> Result<Token, Damage> {
     Ok(Token::from_bytes(token))
 }
 
-fn tags(mut block: &[u8]) -> Result<Vec<Tag>, Damage> {
+fn tags(mut block: &[u8]) -> Result<Arc<[Tag]>, Damage> {
+    // None is the usual number, and that slice is there already.
+    if block.is_empty() {
+        return Ok(Arc::default());
+    }
     let mut tags = Vec::new();
     while let Some((length, rest)) = block.split_first_chunk::<2>() {
         let (tag, rest) =
@@ -411,7 +416,7 @@ fn tags(mut block: &[u8]) -> Result<Vec<Tag>, Damage> {
         }
         block = rest;
     }
-    if block.is_empty() { Ok(tags) } else { Err(Damage::Malformed) }
+    if block.is_empty() { Ok(tags.into()) } else { Err(Damage::Malformed) }
 }
 
 // Everything up to the body except the times (they change) and the checksums themselves.

@@ -150,8 +150,12 @@ impl<'a> KeyRef<'a> {
 
     /// The namespace's text.
     pub fn namespace(self) -> &'a str {
+        std::str::from_utf8(self.namespace_bytes()).unwrap_or_default()
+    }
+
+    pub(crate) fn namespace_bytes(self) -> &'a [u8] {
         let (length, rest) = self.0.split_first().map_or((0, &[][..]), |(l, r)| (*l as usize, r));
-        std::str::from_utf8(rest.get(..length).unwrap_or_default()).unwrap_or_default()
+        rest.get(..length).unwrap_or_default()
     }
 
     /// The parts in order; `None` stands for an absent one.

@@ -56,7 +56,7 @@ impl KeyRef<'_> {
     /// # Ok::<(), larder_core::Error>(())
     /// ```
     pub fn wire_name(self, generation: Generation) -> String {
-        let mut name = head(self.namespace(), generation);
+        let mut name = head(self.namespace_bytes(), generation);
         let end = name.len() + PLAIN;
         for (index, part) in self.parts().enumerate() {
             if index > 0 {
@@ -74,7 +74,7 @@ impl Prefix {
     /// What the wire names of matching keys start with in that generation. Others may start so too (the text is
     /// shortened and simplified): check each key found with [`Prefix::matches`].
     pub fn wire_start(&self, generation: Generation) -> String {
-        let mut name = head(self.namespace().as_str(), generation);
+        let mut name = head(self.namespace().as_str().as_bytes(), generation);
         let end = name.len() + PLAIN;
         let (parts, start) = self.pieces();
         for part in parts {
@@ -89,16 +89,16 @@ impl Prefix {
 impl Namespace {
     /// What the wire names of all its keys start with in that generation.
     pub fn wire_start(&self, generation: Generation) -> String {
-        text(head(self.as_str(), generation))
+        text(head(self.as_str().as_bytes(), generation))
     }
 }
 
 // Names are made for every operation on a server: as bytes, with the digits written here, they take half of what
 // formatting takes.
 
-fn head(namespace: &str, generation: Generation) -> Vec<u8> {
+fn head(namespace: &[u8], generation: Generation) -> Vec<u8> {
     let mut name = Vec::with_capacity(200);
-    name.extend_from_slice(namespace.as_bytes());
+    name.extend_from_slice(namespace);
     name.push(b':');
     push_hex(&mut name, &generation.0.to_be_bytes());
     name.push(b':');
@@ -113,18 +113,29 @@ fn push_plain(name: &mut Vec<u8>, end: usize, bytes: &[u8]) {
     }
 }
 
-fn push_hex(name: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let start = name.len();
-    name.resize(start + 2 * bytes.len(), b'0');
-    for (digits, byte) in name[start..].chunks_exact_mut(2).zip(bytes) {
-        digits[0] = DIGITS[usize::from(byte >> 4)];
-        digits[1] = DIGITS[usize::from(byte & 15)];
+fn push_hex<const N: usize>(name: &mut Vec<u8>, bytes: &[u8; N]) {
+    // Written apart, where its length is known, and added at once.
+    let mut digits = [[0; 2]; N];
+    for (digits, byte) in digits.iter_mut().zip(bytes) {
+        *digits = DIGITS[usize::from(*byte)];
     }
+    name.extend_from_slice(digits.as_flattened());
 }
 
+// Two for each byte.
+static DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 // What is shown for each byte.
-const SHOWN: [u8; 256] = {
+static SHOWN: [u8; 256] = {
     let mut shown = [b'_'; 256];
     let mut byte = 0;
     while byte < 128 {

@@ -145,7 +145,11 @@ impl Names {
 
     /// The name of a key. Its namespace must be one of those that these names were made for.
     pub(crate) fn of(&self, key: &Key) -> String {
-        let used = self.used.iter().find(|used| *used.namespace == *key.namespace());
+        let used = match &self.used[..] {
+            // Usually there is but one: no need to look whose it is.
+            [used] => Some(used),
+            several => several.iter().find(|used| *used.namespace == *key.namespace()),
+        };
         // A random one names nothing that is stored.
         let generation = used.and_then(|used| used.generation).unwrap_or_else(Generation::random);
         key.as_ref().wire_name(generation)

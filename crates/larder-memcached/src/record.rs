@@ -89,6 +89,7 @@ impl Look {
         let marker_ended = || marker_end(&item.data).is_none_or(|end| base.moment(end) <= now);
         Ok(match envelope.decode(item.data.clone(), key.as_ref(), base)? {
             Record::Entry(entry) => match entry.times().copied() {
+                Some(times) if !times.expired(now) && times.written <= now => Look::Entry(entry),
                 Some(times) if !times.expired(now) => {
                     Look::Entry(entry.with_times(not_from_the_future(times, now)))
                 }

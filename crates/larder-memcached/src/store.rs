@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use larder_core::envelope::{self, Envelope};
+use larder_core::envelope::{self, Envelope, TimeBase};
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
-    Generation, Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision,
-    Sequence, Tag, Times, Token, Ttl, When,
+    Generation, Key, Marks, Moment, Namespace, Outcome, Page, Prefix, Put, Remaining, Result,
+    Revision, Sequence, Tag, Times, Token, Ttl, When,
 };
 use tokio::time::Instant;
 
@@ -361,13 +361,17 @@ impl Inner {
     // A reply as the entry of a key.
     fn entry(&self, key: &Key, reply: Reply) -> Result<Option<Entry>, Failure> {
         let Some(item) = item(reply)? else { return Ok(None) };
-        let base = self.server(key).present_base(&self.clock);
-        Ok(self.look_at(key, &item).entry(self.clock.now(), &base))
+        let (base, now) = (self.server(key).present_base(&self.clock), self.clock.now());
+        Ok(self.look_then(key, &item, &base, now).entry(now, &base))
     }
 
     pub(crate) fn look_at(&self, key: &Key, item: &Item) -> Look {
         let base = self.server(key).present_base(&self.clock);
-        let look = Look::at(item, key, &self.envelope, &base, self.clock.now());
+        self.look_then(key, item, &base, self.clock.now())
+    }
+
+    fn look_then(&self, key: &Key, item: &Item, base: &TimeBase, now: Moment) -> Look {
+        let look = Look::at(item, key, &self.envelope, base, now);
         look.unwrap_or_else(|damage| {
             crate::log::damaged(&self.damages, &self.clock, damage);
             Look::Nothing

@@ -17,7 +17,7 @@ use crate::layout::Layout;
 use crate::node::Node;
 use crate::outage::Why;
 use crate::reply::{garbled, misdirected, refusal};
-use crate::request::{Again, Failure, Reply, Request};
+use crate::request::{Again, Failure, Replies, Reply, Request, Values};
 use crate::topology::Topology;
 
 pub(crate) struct Client {
@@ -92,8 +92,10 @@ impl Client {
         deadline: Instant,
     ) -> Result<Vec<Value>, Failure> {
         match self.first(request, deadline).await {
-            First::All(values) => Ok(values),
-            First::Some(sent) => self.rest(request, sent, deadline).await.into_iter().collect(),
+            First::All(values) => Ok(values.into_vec()),
+            First::Some(sent) => {
+                Box::pin(self.rest(request, sent, deadline)).await.into_iter().collect()
+            }
         }
     }
 
@@ -103,10 +105,11 @@ impl Client {
     /// it out, or has forgotten the script that it calls, or the connection was lost and the request may be repeated.
     ///
     /// When the future is dropped, each command is carried out or not; its reply reaches nobody.
-    pub(crate) async fn exchange_each(&self, request: &Request, deadline: Instant) -> Vec<Reply> {
+    pub(crate) async fn exchange_each(&self, request: &Request, deadline: Instant) -> Replies {
         match self.first(request, deadline).await {
             First::All(values) => values.into_iter().map(Ok).collect(),
-            First::Some(sent) => self.rest(request, sent, deadline).await,
+            // Boxed like all that is rare: every request's future would else have room for it.
+            First::Some(sent) => Box::pin(self.rest(request, sent, deadline)).await,
         }
     }
 
@@ -115,7 +118,7 @@ impl Client {
     async fn first(&self, request: &Request, deadline: Instant) -> First {
         let steps = || (0..request.len()).map(Step::new).collect();
         let Some(node) = self.topology.only() else {
-            return First::Some(self.round(request, steps(), deadline).await);
+            return First::Some(Box::pin(self.round(request, steps(), deadline)).await);
         };
         match node.send(&request.commands, deadline).await {
             Ok(values) if !values.iter().any(|value| matches!(value, Value::ServerError(_))) => {
@@ -126,7 +129,7 @@ impl Client {
     }
 
     // Goes on after the first time until each command has its last reply.
-    async fn rest(&self, request: &Request, first: Vec<Sent>, deadline: Instant) -> Vec<Reply> {
+    async fn rest(&self, request: &Request, first: Vec<Sent>, deadline: Instant) -> Replies {
         let mut replies: Vec<Option<Reply>> = vec![None; request.len()];
         let mut pause = PAUSE;
         let mut sent = first;
@@ -211,7 +214,7 @@ type Sent = (Step, Option<Arc<Node>>, Reply);
 // What came of sending all commands once.
 enum First {
     // Each was carried out.
-    All(Vec<Value>),
+    All(Values),
     Some(Vec<Sent>),
 }
 
@@ -241,7 +244,7 @@ impl Part {
 }
 
 // Each command with its reply.
-fn sent(steps: Vec<Step>, node: &Arc<Node>, outcome: Result<Vec<Value>, Failure>) -> Vec<Sent> {
+fn sent(steps: Vec<Step>, node: &Arc<Node>, outcome: Result<Values, Failure>) -> Vec<Sent> {
     let steps = steps.into_iter();
     match outcome {
         Err(failure) => {

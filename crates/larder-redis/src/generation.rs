@@ -263,12 +263,17 @@ impl Names {
 
     /// The name of a key. Its home must be one of those that these names were made for.
     pub(crate) fn of(&self, key: &Key) -> String {
-        self.layout.name(key, self.generation(self.layout.home(key)))
+        let generation = match &self.used[..] {
+            // One namespace on one server, which is usual: no need to look whose it is.
+            [Used { generation: Some(generation), .. }] => *generation,
+            _ => self.generation(self.layout.home(key)),
+        };
+        self.layout.name(key, generation)
     }
 
     /// Where a key lies.
     pub(crate) fn slot(&self, key: &Key) -> u16 {
-        self.layout.home(key).slot
+        self.layout.slot_of(key)
     }
 
     /// The names that a key had when the request was made before.

@@ -40,7 +40,12 @@ pub(crate) fn bucket(slot: u16) -> u16 {
 
 impl Layout {
     pub(crate) fn home(self, key: &Key) -> Home<'_> {
-        let slot = match self {
+        Home { namespace: key.namespace(), slot: self.slot_of(key) }
+    }
+
+    /// The slot in which a key lies.
+    pub(crate) fn slot_of(self, key: &Key) -> u16 {
+        match self {
             Layout::One => 0,
             Layout::Cluster if together(key) => self.slot(key.namespace()),
             Layout::Cluster => {
@@ -48,8 +53,7 @@ impl Layout {
                 let name = key.as_ref().wire_name(*ANY);
                 self.slot(hash(&name))
             }
-        };
-        Home { namespace: key.namespace(), slot }
+        }
     }
 
     /// Where the sequence and the tags of a namespace lie.

@@ -149,6 +149,7 @@ mod dial;
 mod escape;
 mod generation;
 mod layout;
+mod limits;
 mod link;
 mod log;
 mod naming;

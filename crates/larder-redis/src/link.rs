@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, cmd};
+use smallvec::smallvec;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::dial::{Address, Dialer};
+use crate::limits::Limits;
 use crate::outage::Why;
 use crate::reply::refusal;
+use crate::request::Values;
 use crate::scripts;
 
 /// What a server must be to be talked to.
@@ -28,6 +31,8 @@ pub(crate) struct Link {
     /// Where it leads.
     pub(crate) address: Address,
     pub(crate) driver: AbortHandle,
+    /// Until when those who wait for its replies do so. Whoever keeps it watches them.
+    pub(crate) limits: Limits,
     connection: MultiplexedConnection,
 }
 
@@ -45,7 +50,7 @@ impl Link {
         id: u64,
     ) -> Result<(Arc<Link>, JoinHandle<()>), Why> {
         let stream = dialer.dial(&address).await?;
-        // The time limit is ours, around whole operations.
+        // The time limits are ours: see `Limits`.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None)
@@ -55,7 +60,8 @@ impl Link {
                 .await
                 .map_err(|error| Why::login(&error))?;
         let driver = tokio::spawn(driver);
-        let link = Link { id, address, connection, driver: driver.abort_handle() };
+        let limits = Limits::default();
+        let link = Link { id, address, connection, driver: driver.abort_handle(), limits };
         Ok((Arc::new(link), driver))
     }
 
@@ -87,13 +93,16 @@ impl Link {
         connection.send_packed_command(&command).await.map_err(|error| Why::broken(&error))
     }
 
-    pub(crate) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    pub(crate) async fn send(&self, commands: &Pipeline) -> Result<Values, RedisError> {
         let mut connection = self.connection.clone();
         match commands.cmd_iter().next() {
             Some(command) if commands.len() == 1 => {
-                connection.send_packed_command(command).await.map(|value| vec![value])
+                connection.send_packed_command(command).await.map(|value| smallvec![value])
             }
-            _ => connection.send_packed_commands(commands, 0, commands.len()).await,
+            _ => {
+                let values = connection.send_packed_commands(commands, 0, commands.len()).await?;
+                Ok(Values::from_vec(values))
+            }
         }
     }
 }

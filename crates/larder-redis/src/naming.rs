@@ -9,7 +9,7 @@ use crate::NAME;
 use crate::generation::{self, Names, Verdict};
 use crate::layout::Home;
 use crate::reply::{garbled, one, out_of_memory, refusal, unexpected, wrong_type};
-use crate::request::{Again, Failure, Reply, Request};
+use crate::request::{Again, Failure, Replies, Request};
 use crate::store::{ATTEMPTS, Inner};
 
 impl Inner {
@@ -39,7 +39,7 @@ impl Inner {
         again: Again,
         deadline: Instant,
         build: impl Fn(&Names, &mut Request),
-    ) -> Result<(Names, Vec<Reply>), Failure> {
+    ) -> Result<(Names, Replies), Failure> {
         let homes: SmallVec<[Home<'a>; 4]> = homes.into_iter().collect();
         let mut before = None;
         for _ in 0..ATTEMPTS {
@@ -51,16 +51,18 @@ impl Inner {
             build(&names, &mut request);
             let mut replies = self.client.exchange_each(&request, deadline).await;
             let asked = names.questions().min(replies.len());
-            let answers: SmallVec<[Reply; 1]> = replies.drain(..asked).collect();
-            let answers = answers.into_iter().map(|answer| match answer {
-                Ok(value) => match refusal(&value) {
-                    Some(refusal) => Err(Failure::before(refusal.error())),
-                    None => Ok(generation::read(&value)),
-                },
-                Err(failure) => Err(failure),
-            });
-            let verdict = self.generations.learn(&mut names, answers);
-            if verdict == Verdict::Right {
+            let right = asked == 0 || {
+                let answers: Replies = replies.drain(..asked).collect();
+                let answers = answers.into_iter().map(|answer| match answer {
+                    Ok(value) => match refusal(&value) {
+                        Some(refusal) => Err(Failure::before(refusal.error())),
+                        None => Ok(generation::read(&value)),
+                    },
+                    Err(failure) => Err(failure),
+                });
+                self.generations.learn(&mut names, answers) == Verdict::Right
+            };
+            if right {
                 // What was done under names that may be of the past is in doubt.
                 for (at, reply) in replies.iter_mut().enumerate() {
                     let Ok(value) = reply else { continue };
@@ -80,12 +82,24 @@ impl Inner {
 
     // The generations of these homes, made if the server has none. Fails if none of them can be had.
     async fn names(&self, homes: &[Home<'_>], deadline: Instant) -> Result<Names, Failure> {
+        let names = self.known_names(homes);
+        if names.settled() {
+            return Ok(names);
+        }
+        // Boxed like all that is rare: every request's future would else have room for it.
+        Box::pin(self.made_names(homes, deadline)).await
+    }
+
+    fn known_names(&self, homes: &[Home<'_>]) -> Names {
+        // Read first: if a newer connection carries the request, the copy is asked for once more than needed.
+        let connection = |slot| self.client.connection(slot);
+        self.generations.names(homes.iter().copied(), connection)
+    }
+
+    async fn made_names(&self, homes: &[Home<'_>], deadline: Instant) -> Result<Names, Failure> {
         let mut before: Option<Names> = None;
         for _ in 0..ATTEMPTS {
-            // Read first: if a newer connection carries the request, the copy is asked for once more than needed.
-            let connection = |slot| self.client.connection(slot);
-            let names = self.generations.names(homes.iter().copied(), connection);
-            let mut names = names.failed_as(before.as_ref());
+            let mut names = self.known_names(homes).failed_as(before.as_ref());
             if let Some(failure) = names.failure() {
                 return Err(failure.clone());
             }

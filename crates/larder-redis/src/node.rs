@@ -20,7 +20,7 @@ use crate::link::{Link, Role};
 use crate::log;
 use crate::outage::Why;
 use crate::reply::{misdirected, refusal};
-use crate::request::Failure;
+use crate::request::{Failure, Values};
 use crate::task::Tended;
 use crate::time::{self, ServerTime};
 use crate::topology::Sentinels;
@@ -141,20 +141,23 @@ impl Node {
         &self,
         commands: &Pipeline,
         deadline: Instant,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Values, Failure> {
         let link = self.link(deadline).await.map_err(|why| Failure::before(why.error(false)))?;
         let failed = |why: Why, late| {
             let error = why.error(true);
             self.shared.lose(&link, why);
             Failure { error, sent: true, late }
         };
-        match timeout_at(deadline, link.send(commands)).await {
-            Err(_) => Err(failed(Why::late(), true)),
-            Ok(Err(error)) => Err(failed(Why::broken(&error), false)),
-            Ok(Ok(replies)) if replies.len() != commands.len() => {
-                Err(failed(Why::garbled(), false))
-            }
-            Ok(Ok(replies)) => {
+        let outcome = {
+            let _limited = link.limits.set(deadline);
+            link.send(commands).await
+        };
+        match outcome {
+            // Its own limit has ended the connection, or that of a request before it.
+            Err(_) if Instant::now() >= deadline => Err(failed(Why::late(), true)),
+            Err(error) => Err(failed(Why::broken(&error), false)),
+            Ok(replies) if replies.len() != commands.len() => Err(failed(Why::garbled(), false)),
+            Ok(replies) => {
                 if let Some(why) = self.unfit(&replies) {
                     self.shared.lose(&link, why);
                 }
@@ -220,7 +223,10 @@ async fn keep(shared: Arc<Shared>) {
                 }
                 let made = Instant::now();
                 shared.state.send_replace(State::Up(link.clone()));
-                shared.watch(&link, driver).await;
+                tokio::select! {
+                    () = shared.watch(&link, driver) => {}
+                    () = link.limits.passed() => shared.lose(&link, Why::late()),
+                }
                 failures = if made.elapsed() < PROVEN { failures + 1 } else { 0 };
                 if matches!(*shared.state.borrow(), State::Connecting) {
                     continue;

@@ -31,6 +31,12 @@ pub(crate) struct Request {
 /// What came of one command: a value, which may be a server's error.
 pub(crate) type Reply = Result<Value, Failure>;
 
+/// Of each command; mostly there is one.
+pub(crate) type Replies = SmallVec<[Reply; 1]>;
+
+/// The values of commands that were all carried out.
+pub(crate) type Values = SmallVec<[Value; 1]>;
+
 /// Why a command brought no reply.
 #[derive(Debug)]
 pub(crate) struct Failure {

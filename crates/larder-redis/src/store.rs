@@ -23,7 +23,7 @@ use crate::layout::Home;
 use crate::reply::{
     array, garbled, int, one, out_of_memory, refusal, sequence, unexpected, wrong_type,
 };
-use crate::request::{Again, Failure, Reply, Request};
+use crate::request::{Again, Failure, Replies, Reply, Request};
 use crate::sweep::Sweeper;
 use crate::{NAME, scripts};
 
@@ -396,7 +396,7 @@ impl Inner {
     }
 
     // What lies under the names of keys: one command for those that lie together.
-    async fn values(&self, keys: &[&Key], again: Again, deadline: Instant) -> Result<Vec<Reply>> {
+    async fn values(&self, keys: &[&Key], again: Again, deadline: Instant) -> Result<Replies> {
         let homes: SmallVec<[Home<'_>; 4]> = keys.iter().map(|key| self.home(key)).collect();
         let single = keys.len() == 1;
         let (_, replies) = self
@@ -414,7 +414,7 @@ impl Inner {
         if single {
             return Ok(replies);
         }
-        let mut values = Vec::with_capacity(keys.len());
+        let mut values = Replies::with_capacity(keys.len());
         for ((_, keys), reply) in together(&homes, keys).zip(replies) {
             match reply.and_then(|reply| array(reply, keys.len()).map_err(Failure::before)) {
                 Ok(found) => values.extend(found.into_iter().map(Ok)),
@@ -465,7 +465,7 @@ impl Inner {
             other => return Err(unexpected(&other)),
         };
         // There was a connection, so there is a base.
-        let base = self.client.base(self.home(key).slot).ok_or_else(garbled)?;
+        let base = self.client.base(self.client.layout().slot_of(key)).ok_or_else(garbled)?;
         Ok(match self.look(key, bytes.into(), &base) {
             Look::Entry(entry) => Some(entry),
             _ => None,
@@ -603,8 +603,8 @@ fn lost() -> Failure {
     Failure::before(garbled())
 }
 
-// What most names are shorter than: room to make in a command.
-const NAME_SIZE: usize = 128;
+// What names are shorter than: room to make in a command.
+const NAME_SIZE: usize = 200;
 
 // Keys, or names, in one command.
 pub(crate) const BATCH: usize = 1000;

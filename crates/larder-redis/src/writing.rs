@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::generation::Names;
 use crate::reply::{ambiguous, copy, garbled, out_of_memory, unexpected};
-use crate::request::{Again, Failure, Reply, Request};
+use crate::request::{Again, Failure, Replies, Reply, Request};
 use crate::store::{BATCH, Inner, Look, lifetime};
 use crate::{NAME, scripts};
 
@@ -199,7 +199,7 @@ impl Inner {
     async fn settle_all(
         &self,
         sent: &[&Write],
-        replies: Vec<Reply>,
+        replies: Replies,
         names: &Names,
         deadline: Instant,
     ) -> Vec<Result<Outcome>> {
@@ -313,7 +313,7 @@ impl Inner {
         let asks =
             |(write, failure): &&(&Write, Failure)| write.when != When::Always || !failure.late;
         let asked: Vec<&(&Write, Failure)> = lost.iter().filter(asks).collect();
-        let mut found = Vec::new();
+        let mut found = Replies::new();
         if !asked.is_empty() {
             let homes = asked.iter().map(|(write, _)| self.home(&write.key));
             let answers = self

@@ -26,7 +26,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
 // The codec number of a chunk; those of the records are in `wire`.
-const CHUNK: u8 = 24;
+const CHUNK: u8 = 26;
 
 // The part of a chunk's key behind its page's.
 const PART: &str = "c";

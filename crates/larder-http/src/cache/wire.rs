@@ -1,13 +1,14 @@
 //! Records as bytes: a small framed head, the body apart and never copied by reading.
 //!
 //! Numbers are big-endian. Everything that is read is checked; whatever is not exactly right is no record, and a length
-//! is never believed further than the bytes that are there.
+//! is never believed further than the bytes that are there. Nothing is worked out twice: names that responses usually
+//! have are numbers, times too, and the slot for `Age` is not written.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::AGE;
+use http::header::{self, AGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::Encoded;
 use larder_http_rules::no_vary_search::NoVarySearch;
@@ -20,11 +21,59 @@ use super::record::{Content, Page, Stored, Variant};
 use super::searches::Search;
 use super::variants::List;
 
-// Codec numbers of this crate's records; the engine's own are below 16.
-const PAGE: u8 = 22;
-const VARIANT: u8 = 23;
+// Codec numbers of this crate's records; the engine's own are below 16. 22 and 23 were those of an earlier form, which is
+// a miss.
+const PAGE: u8 = 24;
+const VARIANT: u8 = 25;
 
 const MAX_LISTS: usize = 16;
+
+// Where a variant's list would be found among its page's: it stands there itself.
+const OWN_LIST: u8 = u8::MAX;
+
+// The names that are written as their place here, counted from one. What is stored depends on it: new ones go to the end.
+static NAMES: [HeaderName; 40] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CACHE_CONTROL,
+    header::DATE,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::VARY,
+    header::EXPIRES,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_RANGE,
+    header::CONTENT_SECURITY_POLICY,
+    header::CONTENT_SECURITY_POLICY_REPORT_ONLY,
+    header::ACCEPT_RANGES,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::ACCESS_CONTROL_MAX_AGE,
+    header::ALLOW,
+    header::ALT_SVC,
+    header::CACHE_STATUS,
+    header::CDN_CACHE_CONTROL,
+    header::LINK,
+    header::LOCATION,
+    header::PRAGMA,
+    header::REFERRER_POLICY,
+    header::RETRY_AFTER,
+    header::SERVER,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::VIA,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::X_FRAME_OPTIONS,
+    header::X_XSS_PROTECTION,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::ACCEPT,
+];
 
 pub(super) fn encode_page(page: &Page) -> Encoded {
     let mut head = BytesMut::with_capacity(512);
@@ -35,13 +84,13 @@ pub(super) fn encode_page(page: &Page) -> Encoded {
     }
     head.put_u16(page.others.len() as u16);
     page.others.iter().for_each(|name| head.put_slice(name));
-    put_variant(&mut head, &page.newest);
+    put_variant(&mut head, &page.newest, &page.lists);
     Encoded { codec: PAGE, head: head.freeze(), body: body(&page.newest) }
 }
 
 pub(super) fn encode_variant(variant: &Variant) -> Encoded {
     let mut head = BytesMut::with_capacity(512);
-    put_variant(&mut head, variant);
+    put_variant(&mut head, variant, &[]);
     Encoded { codec: VARIANT, head: head.freeze(), body: body(variant) }
 }
 
@@ -66,7 +115,7 @@ pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<P
     let count = head.u16()? as usize;
     let names = head.take(count.checked_mul(16)?)?;
     let others = names.chunks_exact(16).filter_map(|name| name.try_into().ok()).collect();
-    let newest = Arc::new(get_variant(&mut head, encoded, route, lists.first())?);
+    let newest = Arc::new(get_variant(&mut head, encoded, route, &lists)?);
     head.is_empty().then_some(Page { id, lists, others, newest })
 }
 
@@ -75,7 +124,7 @@ pub(super) fn decode_variant(encoded: &Encoded, route: &CredentialRule) -> Optio
         return None;
     }
     let mut head = Reader::new(&encoded.head);
-    let variant = get_variant(&mut head, encoded, route, None)?;
+    let variant = get_variant(&mut head, encoded, route, &[])?;
     head.is_empty().then_some(variant)
 }
 
@@ -104,8 +153,15 @@ fn get_list(bytes: &[u8]) -> Option<List> {
     from.is_empty().then_some(list)
 }
 
-fn put_variant(out: &mut BytesMut, variant: &Variant) {
-    block(out, &list(&variant.list));
+// `lists` are its page's.
+fn put_variant(out: &mut BytesMut, variant: &Variant, lists: &[Arc<List>]) {
+    match lists.iter().take(MAX_LISTS).position(|list| *list == variant.list) {
+        Some(place) => out.put_u8(place as u8),
+        None => {
+            out.put_u8(OWN_LIST);
+            block(out, &list(&variant.list));
+        }
+    }
     block(out, &variant.selector);
     let stored = &variant.response;
     out.put_u16(stored.status.as_u16());
@@ -140,24 +196,27 @@ fn put_variant(out: &mut BytesMut, variant: &Variant) {
             block(out, query.as_bytes());
         }
     }
-    put_fields(out, &stored.headers);
+    put_time(out, stored.last_modified);
+    put_fields(out, &stored.headers, true);
     match &stored.trailers {
         None => out.put_u8(0),
         Some(trailers) => {
             out.put_u8(1);
-            put_fields(out, trailers);
+            put_fields(out, trailers, false);
         }
     }
 }
 
-// `known` is a list that is probably the variant's own.
 fn get_variant(
     head: &mut Reader<'_>,
     encoded: &Encoded,
     route: &CredentialRule,
-    known: Option<&Arc<List>>,
+    lists: &[Arc<List>],
 ) -> Option<Variant> {
-    let list = get_list(head.block()?)?;
+    let list = match head.u8()? {
+        OWN_LIST => Arc::new(get_list(head.block()?)?),
+        place => lists.get(usize::from(place))?.clone(),
+    };
     let selector = head.block()?;
     let status = StatusCode::from_u16(head.u16()?).ok()?;
     let terms = get_terms(head)?;
@@ -179,7 +238,9 @@ fn get_variant(
         2 => Some(Some(std::str::from_utf8(head.block()?).ok()?.to_owned())),
         _ => return None,
     };
-    let headers = get_fields(head, &encoded.head)?;
+    let last_modified = get_time(head)?;
+    // Complete, as a hit needs them: the slot before all others.
+    let headers = get_fields(head, &encoded.head, true)?;
     // The rule is in the field that says it.
     let search = match query {
         None => None,
@@ -187,24 +248,17 @@ fn get_variant(
     };
     let trailers = match head.u8()? {
         0 => None,
-        1 => Some(get_fields(head, &encoded.head)?),
+        1 => Some(Arc::new(get_fields(head, &encoded.head, false)?)),
         _ => return None,
     };
-    // The head was verified by its checksum; the time only serves two-digit years, which nobody here wrote.
-    let now = std::time::SystemTime::UNIX_EPOCH;
-    let has_slot = headers.keys().next() == Some(&AGE) && headers.get_all(AGE).iter().count() == 1;
-    let make = if has_slot { Stored::complete } else { Stored::new };
     Some(Variant {
         rule: list.rule(route),
-        list: match known {
-            Some(known) if **known == list => known.clone(),
-            _ => Arc::new(list),
-        },
+        list,
         selector: selector.into(),
         verbatim: None,
         by_language,
         search,
-        response: Stored { part, ..make(status, headers, content, trailers, terms, now) },
+        response: Stored { status, headers, content, trailers, part, terms, last_modified },
     })
 }
 
@@ -270,21 +324,67 @@ fn get_chunks(from: &mut Reader<'_>) -> Option<Chunks> {
     (size > 0 && length > 0).then_some(Chunks { id, size, length })
 }
 
-fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
-    out.put_u16(fields.len() as u16);
-    for (name, value) in fields {
-        block(out, name.as_str().as_bytes());
+// Dates in fields have whole seconds.
+fn put_time(out: &mut BytesMut, time: Option<SystemTime>) {
+    let Some(time) = time else { return out.put_u8(0) };
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => {
+            out.put_u8(1);
+            out.put_u64(after.as_secs());
+        }
+        Err(before) => {
+            out.put_u8(2);
+            out.put_u64(before.duration().as_secs());
+        }
+    }
+}
+
+fn get_time(from: &mut Reader<'_>) -> Option<Option<SystemTime>> {
+    let epoch = SystemTime::UNIX_EPOCH;
+    let (kind, seconds) = match from.u8()? {
+        0 => return Some(None),
+        kind => (kind, Duration::from_secs(from.u64()?)),
+    };
+    match kind {
+        1 => epoch.checked_add(seconds).map(Some),
+        2 => epoch.checked_sub(seconds).map(Some),
+        _ => None,
+    }
+}
+
+// The slot for `Age` is not written: it is made anew.
+fn put_fields(out: &mut BytesMut, fields: &HeaderMap, slot: bool) {
+    let written = || fields.iter().filter(|(name, _)| !slot || **name != AGE);
+    out.put_u16(written().count() as u16);
+    for (name, value) in written() {
+        match NAMES.iter().position(|known| known == name) {
+            Some(place) => out.put_u8(place as u8 + 1),
+            None => {
+                out.put_u8(0);
+                block(out, name.as_str().as_bytes());
+            }
+        }
         block(out, value.as_bytes());
     }
 }
 
 // Values are slices of `head`, which is being read.
-fn get_fields(from: &mut Reader<'_>, head: &Bytes) -> Option<HeaderMap> {
+fn get_fields(from: &mut Reader<'_>, head: &Bytes, slot: bool) -> Option<HeaderMap> {
     let count = from.u16()? as usize;
-    // Each field takes at least eight bytes, so a false count allocates no more than the input allows.
-    let mut fields = HeaderMap::with_capacity(count.min(from.rest.len() / 8));
+    // Each field takes at least five bytes, so a false count allocates no more than the input allows.
+    let room = count.min(from.rest.len() / 5) + usize::from(slot);
+    let mut fields = HeaderMap::try_with_capacity(room).ok()?;
+    if slot {
+        fields.try_append(AGE, HeaderValue::from_static("0")).ok()?;
+    }
     for _ in 0..count {
-        let name = HeaderName::from_bytes(from.block()?).ok()?;
+        let name = match usize::from(from.u8()?).checked_sub(1) {
+            Some(place) => NAMES.get(place)?.clone(),
+            None => HeaderName::from_bytes(from.block()?).ok()?,
+        };
+        if slot && name == AGE {
+            return None;
+        }
         let value = HeaderValue::from_maybe_shared(head.slice_ref(from.block()?)).ok()?;
         fields.try_append(name, value).ok()?;
     }
@@ -342,9 +442,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
-    use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, ETAG, VARY};
+    use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY};
     use larder_http_rules::no_vary_search::NO_VARY_SEARCH;
     use proptest::prelude::*;
     use smallvec::smallvec;
@@ -363,6 +461,8 @@ mod tests {
         headers.append(VARY, HeaderValue::from_static("accept-language"));
         headers.append(VARY, HeaderValue::from_static("cookie"));
         headers.insert(NO_VARY_SEARCH, HeaderValue::from_static("key-order, params=(\"utm\")"));
+        headers.insert("x-region", HeaderValue::from_static("eu"));
+        headers.insert(LAST_MODIFIED, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:07 GMT"));
         let rule = NoVarySearch::of(&headers).unwrap();
         let search = Search { rule, query: Some("page=2".into()) };
         let mut trailers = HeaderMap::new();
@@ -414,13 +514,59 @@ mod tests {
             (ours.status, &ours.headers, ours.terms),
             (theirs.status, &theirs.headers, theirs.terms)
         );
-        assert_eq!(ours.trailers, theirs.trailers);
+        assert_eq!(theirs.headers.keys().next(), Some(&AGE), "its slot comes first");
+        assert_eq!((&ours.trailers, ours.last_modified), (&theirs.trailers, theirs.last_modified));
+        assert!(theirs.last_modified.is_some());
         let there = theirs.content.here().map(|body| body.as_ptr());
         assert_eq!(there, Some(encoded.body.as_ptr()), "the body is not copied");
 
         let encoded = encode_variant(&page.newest);
         assert!(decode_page(&encoded, &route).is_none(), "a variant is no page");
         assert_eq!(decode_variant(&encoded, &route).unwrap().selector, page.newest.selector);
+    }
+
+    #[test]
+    fn times_before_and_after_1970_come_back() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let hour = Duration::from_secs(3600);
+        for time in [None, Some(epoch), Some(epoch + hour), Some(epoch - hour)] {
+            let mut out = BytesMut::new();
+            put_time(&mut out, time);
+            assert_eq!(get_time(&mut Reader::new(&out)), Some(time));
+        }
+        let far = [&[1][..], &[0xff; 8]].concat();
+        assert_eq!(get_time(&mut Reader::new(&far)), None);
+    }
+
+    #[test]
+    fn a_name_is_one_number_and_the_slot_is_nobodys() {
+        for (place, name) in NAMES.iter().enumerate() {
+            assert_eq!(NAMES.iter().position(|other| other == name), Some(place));
+            assert_ne!(*name, AGE);
+        }
+        // Changing the order changes what older records say.
+        assert_eq!((&NAMES[0], &NAMES[6], &NAMES[39]), (&CONTENT_TYPE, &VARY, &header::ACCEPT));
+        let mut age = BytesMut::new();
+        age.put_slice(&[0, 1, 0]);
+        block(&mut age, b"age");
+        block(&mut age, b"5");
+        let age = age.freeze();
+        assert!(get_fields(&mut Reader::new(&age), &age, true).is_none());
+        assert!(
+            get_fields(&mut Reader::new(&age), &age, false).is_some(),
+            "a trailer may be called so"
+        );
+    }
+
+    #[test]
+    fn more_fields_than_a_map_takes_are_no_page() {
+        let mut many = BytesMut::new();
+        many.put_u16(u16::MAX);
+        for _ in 0..u16::MAX {
+            many.put_slice(&[1, 0, 0, 0, 0]);
+        }
+        let many = many.freeze();
+        assert!(get_fields(&mut Reader::new(&many), &many, true).is_none());
     }
 
     #[test]
