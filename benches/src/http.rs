@@ -335,7 +335,7 @@ pub fn larder_older_variant(size: usize) -> Run {
         request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("br"));
     });
     runtime().block_on(service.clone().oneshot(newer())).expect("a response");
-    let expected = Expected { given: Some((origin.clone(), 2)), ..Expected::whole(size) };
+    let expected = Expected { given: Some((origin, 2)), ..Expected::whole(size) };
     drive(service, expected, plain())
 }
 
