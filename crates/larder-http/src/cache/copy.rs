@@ -49,7 +49,6 @@ impl Fill {
         // What is ready already needs no stream: most handlers' bodies are.
         let ready = poll_fn(|cx| Poll::Ready(copying.poll_copy(cx, |_| {})));
         let ready = AssertUnwindSafe(ready).catch_unwind().await;
-        let (writer, reader) = tee::pair(copying.frames().to_vec(), size);
         // The client asked on a condition, and what was made for everybody meets it.
         let known = (self.facts.any(RequestFacts::CONDITIONAL) && parts.status == StatusCode::OK)
             .then(|| Validators::from_headers(&parts.headers, self.wall()))
@@ -63,8 +62,7 @@ impl Fill {
         let local = self.shared.config.store.abilities().local;
         let may_store = commit.permit.when().is_some();
         let spills = whole && self.spills(&plan, &commit);
-        let copied = match ready {
-            Err(panic) => Err(panic),
+        let ready = match ready {
             Ok(Poll::Ready(Copied::Complete(body, trailers))) => {
                 let given = ResponseBody::stored(body.clone(), trailers.clone().map(Arc::new));
                 let mut response = head(given);
@@ -81,6 +79,11 @@ impl Fill {
                 }
                 return;
             }
+            other => other,
+        };
+        let (writer, reader) = tee::pair(copying.frames().to_vec(), size);
+        let copied = match ready {
+            Err(panic) => Err(panic),
             Ok(Poll::Ready(other)) => {
                 let mut response = head(ResponseBody::copied(reader));
                 let stored = spills && matches!(other, Copied::TooLarge);
