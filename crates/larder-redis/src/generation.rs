@@ -276,6 +276,11 @@ impl Names {
         self.layout.slot_of(key)
     }
 
+    /// Whether the request was made before, under other names.
+    pub(crate) fn repeated(&self) -> bool {
+        !self.earlier.is_empty()
+    }
+
     /// The names that a key had when the request was made before.
     pub(crate) fn earlier_of(&self, key: &Key) -> impl Iterator<Item = String> {
         let (layout, home) = (self.layout, self.layout.home(key));

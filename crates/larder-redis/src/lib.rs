@@ -149,7 +149,6 @@ mod dial;
 mod escape;
 mod generation;
 mod layout;
-mod limits;
 mod link;
 mod log;
 mod naming;

@@ -8,7 +8,6 @@ use smallvec::smallvec;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::dial::{Address, Dialer};
-use crate::limits::Limits;
 use crate::outage::Why;
 use crate::reply::refusal;
 use crate::request::Values;
@@ -31,8 +30,6 @@ pub(crate) struct Link {
     /// Where it leads.
     pub(crate) address: Address,
     pub(crate) driver: AbortHandle,
-    /// Until when those who wait for its replies do so. Whoever keeps it watches them.
-    pub(crate) limits: Limits,
     connection: MultiplexedConnection,
 }
 
@@ -50,7 +47,7 @@ impl Link {
         id: u64,
     ) -> Result<(Arc<Link>, JoinHandle<()>), Why> {
         let stream = dialer.dial(&address).await?;
-        // The time limits are ours: see `Limits`.
+        // The time limit is ours, around whole operations.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None)
@@ -60,8 +57,7 @@ impl Link {
                 .await
                 .map_err(|error| Why::login(&error))?;
         let driver = tokio::spawn(driver);
-        let limits = Limits::default();
-        let link = Link { id, address, connection, driver: driver.abort_handle(), limits };
+        let link = Link { id, address, connection, driver: driver.abort_handle() };
         Ok((Arc::new(link), driver))
     }
 

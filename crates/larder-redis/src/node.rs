@@ -148,16 +148,13 @@ impl Node {
             self.shared.lose(&link, why);
             Failure { error, sent: true, late }
         };
-        let outcome = {
-            let _limited = link.limits.set(deadline);
-            link.send(commands).await
-        };
-        match outcome {
-            // Its own limit has ended the connection, or that of a request before it.
-            Err(_) if Instant::now() >= deadline => Err(failed(Why::late(), true)),
-            Err(error) => Err(failed(Why::broken(&error), false)),
-            Ok(replies) if replies.len() != commands.len() => Err(failed(Why::garbled(), false)),
-            Ok(replies) => {
+        match timeout_at(deadline, link.send(commands)).await {
+            Err(_) => Err(failed(Why::late(), true)),
+            Ok(Err(error)) => Err(failed(Why::broken(&error), false)),
+            Ok(Ok(replies)) if replies.len() != commands.len() => {
+                Err(failed(Why::garbled(), false))
+            }
+            Ok(Ok(replies)) => {
                 if let Some(why) = self.unfit(&replies) {
                     self.shared.lose(&link, why);
                 }
@@ -223,10 +220,7 @@ async fn keep(shared: Arc<Shared>) {
                 }
                 let made = Instant::now();
                 shared.state.send_replace(State::Up(link.clone()));
-                tokio::select! {
-                    () = shared.watch(&link, driver) => {}
-                    () = link.limits.passed() => shared.lose(&link, Why::late()),
-                }
+                shared.watch(&link, driver).await;
                 failures = if made.elapsed() < PROVEN { failures + 1 } else { 0 };
                 if matches!(*shared.state.borrow(), State::Connecting) {
                     continue;

@@ -604,7 +604,7 @@ fn lost() -> Failure {
 }
 
 // What names are shorter than: room to make in a command.
-const NAME_SIZE: usize = 200;
+pub(crate) const NAME_SIZE: usize = 200;
 
 // Keys, or names, in one command.
 pub(crate) const BATCH: usize = 1000;

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use larder_core::envelope::{self, KeyOf, TimeBase};
 use larder_core::{Error, ErrorKind, Key, Outcome, Put, Result, Revision, Times, When};
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 use tokio::time::Instant;
 
 use crate::generation::Names;
 use crate::reply::{ambiguous, copy, garbled, out_of_memory, unexpected};
 use crate::request::{Again, Failure, Replies, Reply, Request};
-use crate::store::{BATCH, Inner, Look, lifetime};
+use crate::store::{BATCH, Inner, Look, NAME_SIZE, lifetime};
 use crate::{NAME, scripts};
 
 // Values in one batch of writes, about.
@@ -69,8 +69,9 @@ impl Write {
         let (name, slot) = (names.of(&self.key), names.slot(&self.key));
         let condition = match self.when {
             When::Always => {
-                let mut command = cmd(if self.removes() { "UNLINK" } else { "SET" });
-                command.arg(name);
+                // Room for all of it, so that the value is not moved while the command is made.
+                let mut command = Cmd::with_capacity(5, self.value.len() + NAME_SIZE + 64);
+                command.arg(if self.removes() { "UNLINK" } else { "SET" }).arg(name);
                 if !self.removes() {
                     command.arg(&self.value[..]);
                     if !self.lifetime.is_empty() {
@@ -215,7 +216,11 @@ impl Inner {
                 Err(failure) => Some(Err(failure.error)),
             });
         }
-        let mut learned = self.learn(&lost).await.into_iter();
+        let mut learned = Vec::new().into_iter();
+        if !lost.is_empty() {
+            // Boxed like all that is rare: every write's future would else have room for it.
+            learned = Box::pin(self.learn(&lost)).await.into_iter();
+        }
         let outcomes = outcomes.into_iter().map(|outcome| outcome.or_else(|| learned.next()));
         outcomes.map(|outcome| outcome.unwrap_or_else(|| Err(garbled()))).collect()
     }
@@ -294,6 +299,9 @@ impl Inner {
         keys: impl IntoIterator<Item = &'a Key>,
         deadline: Instant,
     ) {
+        if !names.repeated() {
+            return;
+        }
         let mut request = Request::new(Again::Yes);
         for key in keys {
             for stray in names.earlier_of(key) {
@@ -303,7 +311,7 @@ impl Inner {
             }
         }
         if request.len() > 0 {
-            let _ = self.client.exchange(&request, deadline).await;
+            let _ = Box::pin(self.client.exchange(&request, deadline)).await;
         }
     }
 
