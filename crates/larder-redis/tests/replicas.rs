@@ -48,6 +48,7 @@ async fn entries_are_read_from_a_replica_and_all_else_from_the_primary() {
         let backend = builder(&url, Duration::from_secs(2)).connect().await.unwrap();
         assert_eq!(backend.abilities().read_delay, Duration::from_secs(2));
         store(&backend, &key("k"), "v").await;
+        primary.replicated(replicas.len()).await;
         read_by(replicas, &backend, &key("k")).await;
 
         let before = gets(primary).await;
