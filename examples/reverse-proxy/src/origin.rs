@@ -128,6 +128,8 @@ impl Service<Request<Incoming>> for Origin {
                 })
             })?;
             remove_hop_by_hop(response.headers_mut());
+            // Whoever passes a message on speaks a version of its own (RFC 9112 §2.3).
+            *response.version_mut() = http::Version::HTTP_11;
             Ok(response)
         })
     }

@@ -133,6 +133,16 @@ async fn large_files_come_in_chunks_out_of_a_folder_and_ranges_of_them() {
 }
 
 #[tokio::test]
+async fn an_old_origin_does_not_make_the_proxy_old() {
+    let old = "HTTP/1.0 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\nhello";
+    let site = site(old, &[]).await;
+    for _ in 0..2 {
+        let got = site.get("/").await;
+        assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.ends_with("hello"), "{got}");
+    }
+}
+
+#[tokio::test]
 async fn the_clients_host_goes_along_if_asked_to() {
     let site = site(FRESH, &["--preserve-host"]).await;
     site.get("/").await;
