@@ -101,7 +101,10 @@ pub fn main() {
                 }
                 Some("postgres") => {
                     let server = postgres.insert(PostgresServer::start().await);
-                    let url = format!("{}?namespace=bench&create=true", server.url());
+                    let url = format!(
+                        "{}?namespace=bench&create=true&response_timeout=60s&connect_timeout=60s",
+                        server.url()
+                    );
                     (Bare::postgres(&server.url()).await, url)
                 }
                 _ => (Bare::files(&at("bare")), format!("file://{}?namespace=bench", at("larder"))),
