@@ -117,6 +117,8 @@ static WORDS: Words = Words {
     magic: "'\\x4c5244520101'::bytea",
     items: "(SELECT e.ord - 1 AS ord, e.v->>0 AS namespace, (e.v->>1)::bigint AS mark, e.v->>2 AS name \
             FROM json_array_elements($1::json) WITH ORDINALITY AS e(v, ord))",
+    // By the index, one after the other: without the limit it is a join for which the whole table may be read.
+    row_of_item: "CROSS JOIN LATERAL (SELECT * FROM {table} l WHERE {at item} LIMIT 1) l WHERE true",
     names: "(SELECT json_array_elements_text($2::json) AS name)",
     share: "FOR SHARE OF q",
     lock: "FOR UPDATE OF o",

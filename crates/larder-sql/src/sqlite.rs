@@ -103,6 +103,7 @@ static WORDS: Words = Words {
     magic: "X'4C5244520101'",
     items: "(SELECT key AS ord, json_extract(value, '$[0]') AS namespace, json_extract(value, '$[1]') AS mark, \
             json_extract(value, '$[2]') AS name FROM json_each($1))",
+    row_of_item: "CROSS JOIN {table} l WHERE {at item}",
     names: "(SELECT value AS name FROM json_each($2))",
     share: "",
     lock: "",

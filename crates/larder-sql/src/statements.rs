@@ -14,6 +14,8 @@ pub struct Words {
     pub(crate) magic: &'static str,
     /// A table of `ord`, `namespace`, `mark`, `name` from the JSON in `$1`.
     pub(crate) items: &'static str,
+    /// Joins to each of them, as `l`, the row that lies where `{at item}` says; ends in a condition.
+    pub(crate) row_of_item: &'static str,
     /// A table of `name` from the JSON in `$2`.
     pub(crate) names: &'static str,
     /// Behind a `SELECT`: its rows stay as they are until the statement ends.
@@ -98,6 +100,10 @@ const HERE: &str = "l.namespace = $1 AND l.generation = {life} AND l.name = $2";
 const LIFE: &str = "COALESCE((SELECT g.number FROM {table} g \
     WHERE g.namespace = {of} AND g.generation = 0 AND g.name = 'generation'), 1)";
 
+// Where an item lies: numbers and tags outlive that a namespace is cleared.
+const AT_ITEM: &str = "l.namespace = i.namespace AND l.name = i.name \
+    AND l.generation = CASE WHEN i.mark = 1 THEN 0 ELSE {life of item} END";
+
 const TAKE_OVER: &str = "kind = excluded.kind, number = excluded.number, revision = excluded.revision, \
     value = excluded.value, written = excluded.written, fresh = excluded.fresh, expires = excluded.expires, \
     used = excluded.used, size = excluded.size";
@@ -126,6 +132,8 @@ impl Statements {
                 .replace("{take over}", TAKE_OVER)
                 .replace("{columns}", COLUMNS)
                 .replace("{key}", KEY)
+                .replace("{row of item}", words.row_of_item)
+                .replace("{at item}", AT_ITEM)
                 .replace("{life of item}", &LIFE.replace("{of}", "i.namespace"))
                 .replace("{life}", &LIFE.replace("{of}", "$1"))
                 .replace("{items}", words.items)
@@ -161,9 +169,7 @@ impl Statements {
             read_many: made(
                 2,
                 &format!(
-                    "SELECT i.ord, {ROW} FROM {{items}} i CROSS JOIN {{table}} l \
-                     WHERE l.namespace = i.namespace AND l.name = i.name \
-                     AND l.generation = CASE WHEN i.mark = 1 THEN 0 ELSE {{life of item}} END \
+                    "SELECT i.ord, {ROW} FROM {{items}} i {{row of item}} \
                      AND (l.expires IS NULL OR l.expires > {{now}})"
                 ),
             ),
