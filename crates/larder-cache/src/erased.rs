@@ -1,8 +1,6 @@
 //! One erased form of every backend, so that no user type carries a type parameter.
 
 use std::any::Any;
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use larder_core::{
@@ -10,66 +8,62 @@ use larder_core::{
     Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
     Ttl, When,
 };
+use stackfuture::StackFuture;
 
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+/// A future of any backend: in place where it is small, as those of memory are, and boxed otherwise.
+pub(crate) type Pending<'a, T> = StackFuture<'a, Result<T>, ROOM>;
 
-/// [`Backend`] with boxed futures. The names differ from the trait's, since both are in scope together.
+// As much as a future of the memory backend takes.
+const ROOM: usize = 96;
+
+/// [`Backend`] with futures of one type. The names differ from the trait's, since both are in scope together.
 pub(crate) trait Erased: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn name_erased(&self) -> &'static str;
     fn abilities_erased(&self) -> Abilities;
     fn clock_erased(&self) -> &Clock;
     fn peek_erased(&self, key: KeyRef<'_>, now: Moment) -> Peek;
-    fn get_erased<'a>(&'a self, key: &'a Key, counters: &'a [Key]) -> BoxFuture<'a, Found>;
-    fn get_many_erased<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Entry>>>;
+    fn get_erased<'a>(&'a self, key: &'a Key, counters: &'a [Key]) -> Pending<'a, Found>;
+    fn get_many_erased<'a>(&'a self, keys: &'a [Key]) -> Pending<'a, Vec<Option<Entry>>>;
     fn put_erased<'a>(
         &'a self,
         key: &'a Key,
         entry: Entry,
         ttl: Ttl,
         when: When,
-    ) -> BoxFuture<'a, Outcome>;
-    fn put_many_erased(&self, items: Vec<Put>) -> BoxFuture<'_, Vec<Result<Outcome>>>;
-    fn remove_erased<'a>(&'a self, key: &'a Key, only: Option<Revision>) -> BoxFuture<'a, bool>;
-    fn remove_many_erased<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, u64>;
-    fn touch_erased<'a>(&'a self, key: &'a Key, ttl: Ttl) -> BoxFuture<'a, bool>;
+    ) -> Pending<'a, Outcome>;
+    fn put_many_erased(&self, items: Vec<Put>) -> Pending<'_, Vec<Result<Outcome>>>;
+    fn remove_erased<'a>(&'a self, key: &'a Key, only: Option<Revision>) -> Pending<'a, bool>;
+    fn remove_many_erased<'a>(&'a self, keys: &'a [Key]) -> Pending<'a, u64>;
+    fn touch_erased<'a>(&'a self, key: &'a Key, ttl: Ttl) -> Pending<'a, bool>;
     fn add_erased<'a>(
         &'a self,
         key: &'a Key,
         delta: i64,
         create: Option<Counter>,
-    ) -> BoxFuture<'a, Option<i64>>;
-    fn remaining_erased<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Remaining>;
-    fn begin_erased<'a>(&'a self, key: &'a Key, hold: Duration) -> BoxFuture<'a, Begin>;
-    fn renew_erased<'a>(
-        &'a self,
-        key: &'a Key,
-        token: Token,
-        hold: Duration,
-    ) -> BoxFuture<'a, bool>;
+    ) -> Pending<'a, Option<i64>>;
+    fn remaining_erased<'a>(&'a self, key: &'a Key) -> Pending<'a, Remaining>;
+    fn begin_erased<'a>(&'a self, key: &'a Key, hold: Duration) -> Pending<'a, Begin>;
+    fn renew_erased<'a>(&'a self, key: &'a Key, token: Token, hold: Duration) -> Pending<'a, bool>;
     fn release_erased<'a>(
         &'a self,
         key: &'a Key,
         token: Token,
         pass: Option<Duration>,
-    ) -> BoxFuture<'a, bool>;
-    fn marks_erased<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        tags: &'a [Tag],
-    ) -> BoxFuture<'a, Marks>;
+    ) -> Pending<'a, bool>;
+    fn marks_erased<'a>(&'a self, namespace: &'a Namespace, tags: &'a [Tag]) -> Pending<'a, Marks>;
     fn invalidate_erased<'a>(
         &'a self,
         namespace: &'a Namespace,
         tags: &'a [Tag],
-    ) -> BoxFuture<'a, Sequence>;
-    fn clear_erased<'a>(&'a self, namespace: &'a Namespace) -> BoxFuture<'a, ()>;
+    ) -> Pending<'a, Sequence>;
+    fn clear_erased<'a>(&'a self, namespace: &'a Namespace) -> Pending<'a, ()>;
     fn page_erased<'a>(
         &'a self,
         prefix: &'a Prefix,
         from: Option<Cursor>,
         limit: usize,
-    ) -> BoxFuture<'a, Page>;
+    ) -> Pending<'a, Page>;
 }
 
 impl<B: Backend> Erased for B {
@@ -94,12 +88,12 @@ impl<B: Backend> Erased for B {
         self.peek(key, now)
     }
 
-    fn get_erased<'a>(&'a self, key: &'a Key, counters: &'a [Key]) -> BoxFuture<'a, Found> {
-        Box::pin(self.get(key, counters))
+    fn get_erased<'a>(&'a self, key: &'a Key, counters: &'a [Key]) -> Pending<'a, Found> {
+        Pending::from_or_box(self.get(key, counters))
     }
 
-    fn get_many_erased<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Entry>>> {
-        Box::pin(self.get_many(keys))
+    fn get_many_erased<'a>(&'a self, keys: &'a [Key]) -> Pending<'a, Vec<Option<Entry>>> {
+        Pending::from_or_box(self.get_many(keys))
     }
 
     fn put_erased<'a>(
@@ -108,24 +102,24 @@ impl<B: Backend> Erased for B {
         entry: Entry,
         ttl: Ttl,
         when: When,
-    ) -> BoxFuture<'a, Outcome> {
-        Box::pin(self.put(key, entry, ttl, when))
+    ) -> Pending<'a, Outcome> {
+        Pending::from_or_box(self.put(key, entry, ttl, when))
     }
 
-    fn put_many_erased(&self, items: Vec<Put>) -> BoxFuture<'_, Vec<Result<Outcome>>> {
-        Box::pin(self.put_many(items))
+    fn put_many_erased(&self, items: Vec<Put>) -> Pending<'_, Vec<Result<Outcome>>> {
+        Pending::from_or_box(self.put_many(items))
     }
 
-    fn remove_erased<'a>(&'a self, key: &'a Key, only: Option<Revision>) -> BoxFuture<'a, bool> {
-        Box::pin(self.remove(key, only))
+    fn remove_erased<'a>(&'a self, key: &'a Key, only: Option<Revision>) -> Pending<'a, bool> {
+        Pending::from_or_box(self.remove(key, only))
     }
 
-    fn remove_many_erased<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, u64> {
-        Box::pin(self.remove_many(keys))
+    fn remove_many_erased<'a>(&'a self, keys: &'a [Key]) -> Pending<'a, u64> {
+        Pending::from_or_box(self.remove_many(keys))
     }
 
-    fn touch_erased<'a>(&'a self, key: &'a Key, ttl: Ttl) -> BoxFuture<'a, bool> {
-        Box::pin(self.touch(key, ttl))
+    fn touch_erased<'a>(&'a self, key: &'a Key, ttl: Ttl) -> Pending<'a, bool> {
+        Pending::from_or_box(self.touch(key, ttl))
     }
 
     fn add_erased<'a>(
@@ -133,25 +127,20 @@ impl<B: Backend> Erased for B {
         key: &'a Key,
         delta: i64,
         create: Option<Counter>,
-    ) -> BoxFuture<'a, Option<i64>> {
-        Box::pin(self.add(key, delta, create))
+    ) -> Pending<'a, Option<i64>> {
+        Pending::from_or_box(self.add(key, delta, create))
     }
 
-    fn remaining_erased<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Remaining> {
-        Box::pin(self.remaining(key))
+    fn remaining_erased<'a>(&'a self, key: &'a Key) -> Pending<'a, Remaining> {
+        Pending::from_or_box(self.remaining(key))
     }
 
-    fn begin_erased<'a>(&'a self, key: &'a Key, hold: Duration) -> BoxFuture<'a, Begin> {
-        Box::pin(self.begin(key, hold))
+    fn begin_erased<'a>(&'a self, key: &'a Key, hold: Duration) -> Pending<'a, Begin> {
+        Pending::from_or_box(self.begin(key, hold))
     }
 
-    fn renew_erased<'a>(
-        &'a self,
-        key: &'a Key,
-        token: Token,
-        hold: Duration,
-    ) -> BoxFuture<'a, bool> {
-        Box::pin(self.renew(key, token, hold))
+    fn renew_erased<'a>(&'a self, key: &'a Key, token: Token, hold: Duration) -> Pending<'a, bool> {
+        Pending::from_or_box(self.renew(key, token, hold))
     }
 
     fn release_erased<'a>(
@@ -159,28 +148,24 @@ impl<B: Backend> Erased for B {
         key: &'a Key,
         token: Token,
         pass: Option<Duration>,
-    ) -> BoxFuture<'a, bool> {
-        Box::pin(self.release(key, token, pass))
+    ) -> Pending<'a, bool> {
+        Pending::from_or_box(self.release(key, token, pass))
     }
 
-    fn marks_erased<'a>(
-        &'a self,
-        namespace: &'a Namespace,
-        tags: &'a [Tag],
-    ) -> BoxFuture<'a, Marks> {
-        Box::pin(self.marks(namespace, tags))
+    fn marks_erased<'a>(&'a self, namespace: &'a Namespace, tags: &'a [Tag]) -> Pending<'a, Marks> {
+        Pending::from_or_box(self.marks(namespace, tags))
     }
 
     fn invalidate_erased<'a>(
         &'a self,
         namespace: &'a Namespace,
         tags: &'a [Tag],
-    ) -> BoxFuture<'a, Sequence> {
-        Box::pin(self.invalidate(namespace, tags))
+    ) -> Pending<'a, Sequence> {
+        Pending::from_or_box(self.invalidate(namespace, tags))
     }
 
-    fn clear_erased<'a>(&'a self, namespace: &'a Namespace) -> BoxFuture<'a, ()> {
-        Box::pin(self.clear(namespace))
+    fn clear_erased<'a>(&'a self, namespace: &'a Namespace) -> Pending<'a, ()> {
+        Pending::from_or_box(self.clear(namespace))
     }
 
     fn page_erased<'a>(
@@ -188,8 +173,8 @@ impl<B: Backend> Erased for B {
         prefix: &'a Prefix,
         from: Option<Cursor>,
         limit: usize,
-    ) -> BoxFuture<'a, Page> {
-        Box::pin(self.page(prefix, from, limit))
+    ) -> Pending<'a, Page> {
+        Pending::from_or_box(self.page(prefix, from, limit))
     }
 }
 

@@ -61,14 +61,15 @@ impl<T: Value> Fill<T> {
         // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
         let start = match self.start(&pilot).await {
             Ok(start) => start,
-            Err(landed) => return pilot.land(landed),
+            Err(landed) => return pilot.land(|| landed),
         };
         let previous = self.previous.as_ref().map(|previous| previous.value.clone());
         let computing = settled(self.options.deadline, compute, previous);
         let computing = nested::collect(&self.store, computing);
         let held: Vec<_> = self.held(start.permit).into_iter().collect();
         let (computed, read) = self.store.holding(&held, HOLD, computing).await;
-        pilot.land(self.landing(computed, read, start).await);
+        let landed = self.landing(computed, read, start).await;
+        pilot.land(|| landed);
     }
 
     /// The marker that is to be kept alive while it is computed.

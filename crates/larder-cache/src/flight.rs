@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 use larder_core::{Key, Namespace, Prefix, Tag, Token};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::Failure;
 
@@ -24,35 +23,32 @@ pub(crate) struct Flights(Arc<Stripes>);
 struct Stripes {
     tables: Box<[Mutex<Table>]>,
     hasher: RandomState,
-    next: AtomicU64,
 }
 
-type Table = HashMap<Key, Flight>;
+type Table = HashMap<Key, Arc<Flight>>;
 
+/// What the table, the pilot and those who wait have together.
 struct Flight {
-    number: u64,
     group: Key,
     tags: Arc<[Tag]>,
-    hold: Arc<Hold>,
-    progress: watch::Receiver<Progress>,
+    state: Mutex<State>,
+    news: Notify,
 }
 
-/// The fill marker that a flight has in the store, so that detaching the flight can take it away: a later flight would
-/// find the key busy with a value that nobody will read.
-#[derive(Default)]
-struct Hold(Mutex<Held>);
-
-#[derive(Default)]
-struct Held {
+struct State {
+    progress: Progress,
+    // The fill marker that it has in the store, so that detaching the flight can take it away: a later flight would find
+    // the key busy with a value that nobody will read.
     token: Option<Token>,
     detached: bool,
 }
 
 /// How far a flight has come.
-#[derive(Clone)]
 enum Progress {
     UnderWay(Option<Anything>),
     Landed(Landed),
+    // It ended with nothing.
+    Lost,
 }
 
 type Anything = Arc<dyn Any + Send + Sync>;
@@ -97,18 +93,12 @@ pub enum Joined {
 /// Held by whoever does the work. Landing ends the flight with a result; dropping it ends it with none.
 pub struct Pilot {
     key: Key,
-    group: Key,
-    number: u64,
     flights: Flights,
-    hold: Arc<Hold>,
-    progress: watch::Sender<Progress>,
+    flight: Arc<Flight>,
 }
 
 /// Held by a caller that waits. Dropping it harms nobody.
-pub struct Passenger {
-    progress: watch::Receiver<Progress>,
-    hold: Arc<Hold>,
-}
+pub struct Passenger(Arc<Flight>);
 
 /// What a [`Passenger`] hears.
 #[derive(Clone)]
@@ -126,7 +116,6 @@ impl Default for Flights {
         Flights(Arc::new(Stripes {
             tables: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
-            next: AtomicU64::new(0),
         }))
     }
 }
@@ -136,29 +125,23 @@ impl Flights {
     pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
         let mut table = self.table(group).lock();
         if let Some(flight) = table.get(key) {
-            let (progress, hold) = (flight.progress.clone(), flight.hold.clone());
-            return Joined::Passenger(Passenger { progress, hold });
+            return Joined::Passenger(Passenger(flight.clone()));
         }
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, progress) = watch::channel(Progress::UnderWay(None));
-        let hold = Arc::new(Hold::default());
-        let flight = Flight {
-            number,
+        let flight = Arc::new(Flight {
             group: group.clone(),
-            tags: tags.into(),
-            hold: hold.clone(),
-            progress: progress.clone(),
-        };
-        table.insert(key.clone(), flight);
-        let pilot = Pilot {
-            key: key.clone(),
-            group: group.clone(),
-            number,
-            flights: self.clone(),
-            hold: hold.clone(),
-            progress: sender,
-        };
-        Joined::Pilot(pilot, Passenger { progress, hold })
+            // None is the usual number, and that slice is there already.
+            tags: if tags.is_empty() { Arc::default() } else { tags.into() },
+            state: Mutex::new(State {
+                progress: Progress::UnderWay(None),
+                token: None,
+                detached: false,
+            }),
+            news: Notify::new(),
+        });
+        table.insert(key.clone(), flight.clone());
+        let (key, flights) = (key.clone(), self.clone());
+        let passenger = Passenger(flight.clone());
+        Joined::Pilot(Pilot { key, flights, flight }, passenger)
     }
 
     pub(crate) fn detach(&self, group: &Key) {
@@ -208,9 +191,9 @@ impl Flights {
     }
 
     fn leave(&self, pilot: &Pilot) {
-        let mut table = self.table(&pilot.group).lock();
+        let mut table = self.table(&pilot.flight.group).lock();
         // A detached flight must not take its successor along.
-        if table.get(&pilot.key).is_some_and(|flight| flight.number == pilot.number) {
+        if table.get(&pilot.key).is_some_and(|flight| Arc::ptr_eq(flight, &pilot.flight)) {
             table.remove(&pilot.key);
             if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
                 table.shrink_to(64);
@@ -223,20 +206,42 @@ impl Flights {
     }
 }
 
-impl Hold {
-    // How many have it beside the pilot and, unless the flight was detached, the table.
+impl Flight {
+    // How many have it beside the pilot and, unless it was detached, the table.
     fn passengers(self: &Arc<Self>) -> usize {
-        let others = 1 + usize::from(!self.0.lock().detached);
+        let others = 1 + usize::from(!self.state.lock().detached);
         Arc::strong_count(self).saturating_sub(others)
     }
-}
 
-impl Flight {
     // Gives its marker up, if it has one.
     fn detach(&self) -> Option<Token> {
-        let mut held = self.hold.0.lock();
-        held.detached = true;
-        held.token.take()
+        let mut state = self.state.lock();
+        state.detached = true;
+        state.token.take()
+    }
+
+    fn tell(&self, progress: Progress) {
+        // What was there is dropped behind the lock.
+        let _before = std::mem::replace(&mut self.state.lock().progress, progress);
+        self.news.notify_waiters();
+    }
+
+    // Waits for the first progress that is news to the caller; `None` when there will be none.
+    async fn hear<T>(&self, news: impl Fn(&Progress) -> Option<T>) -> Option<T> {
+        loop {
+            // Made before the look, so that nothing is told between the two unheard.
+            let told = self.news.notified();
+            {
+                let state = self.state.lock();
+                if let Some(heard) = news(&state.progress) {
+                    return Some(heard);
+                }
+                if matches!(state.progress, Progress::Lost) {
+                    return None;
+                }
+            }
+            told.await;
+        }
     }
 }
 
@@ -244,34 +249,42 @@ impl Pilot {
     /// Tells which fill marker this flight has. False when it was detached already: then the marker is of no use, and
     /// it is the caller's to release.
     pub fn holds(&self, token: Token) -> bool {
-        let mut held = self.hold.0.lock();
-        if !held.detached {
-            held.token = Some(token);
+        let mut state = self.flight.state.lock();
+        if !state.detached {
+            state.token = Some(token);
         }
-        !held.detached
+        !state.detached
     }
 
     /// How many wait for it at this moment.
     pub fn waiting(&self) -> usize {
-        self.hold.passengers()
+        self.flight.passengers()
     }
 
     /// Tells those who wait, and those who come yet, of something that they may be able to use before the flight has
     /// ended. Whether an invalidation has made it useless in the meantime is theirs to find out.
     pub fn announce(&self, something: Anything) {
-        self.progress.send_replace(Progress::UnderWay(Some(something)));
+        self.flight.tell(Progress::UnderWay(Some(something)));
     }
 
-    /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told.
-    pub fn land(self, landed: Landed) {
+    /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told. What is
+    /// told is made only if somebody waits.
+    pub fn land(self, landed: impl FnOnce() -> Landed) {
         self.flights.leave(&self);
-        self.progress.send_replace(Progress::Landed(landed));
+        // The table has it no longer, so all others are passengers.
+        if Arc::strong_count(&self.flight) > 1 {
+            self.flight.tell(Progress::Landed(landed()));
+        }
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
+        if matches!(self.flight.state.lock().progress, Progress::Landed(_)) {
+            return;
+        }
         self.flights.leave(self);
+        self.flight.tell(Progress::Lost);
     }
 }
 
@@ -285,28 +298,29 @@ impl Passenger {
     /// Waits for the landing; `None` when the flight ended without a result.
     ///
     /// Dropping the future harms nobody.
-    pub async fn arrive(mut self) -> Option<Landed> {
-        let ended = |progress: &Progress| matches!(progress, Progress::Landed(_));
-        match &*self.progress.wait_for(ended).await.ok()? {
+    pub async fn arrive(self) -> Option<Landed> {
+        let landed = |progress: &Progress| match progress {
             Progress::Landed(landed) => Some(landed.clone()),
-            Progress::UnderWay(_) => None,
-        }
+            Progress::UnderWay(_) | Progress::Lost => None,
+        };
+        self.0.hear(landed).await
     }
 
     /// How many others wait at this moment, as long as the flight has not ended.
     pub fn others(&self) -> usize {
-        self.hold.passengers().saturating_sub(1)
+        self.0.passengers().saturating_sub(1)
     }
 
     /// Waits for an announcement or for the landing; `None` when the flight ended without a result.
     ///
     /// Dropping the future harms nobody.
     pub async fn hear(&mut self) -> Option<Heard> {
-        let news = |progress: &Progress| !matches!(progress, Progress::UnderWay(None));
-        match &*self.progress.wait_for(news).await.ok()? {
+        let news = |progress: &Progress| match progress {
             Progress::UnderWay(announced) => announced.clone().map(Heard::Announced),
             Progress::Landed(landed) => Some(Heard::Landed(landed.clone())),
-        }
+            Progress::Lost => None,
+        };
+        self.0.hear(news).await
     }
 }
 
@@ -356,7 +370,7 @@ mod tests {
         let flights = Flights::default();
         let pilot = start(&flights, "a");
         let passenger = board(&flights, "a");
-        pilot.land(landed(7));
+        pilot.land(|| landed(7));
         let value = passenger.arrive().await.unwrap().result.unwrap();
         assert_eq!(value.downcast_ref::<u32>(), Some(&7));
         assert_eq!(flights.len(), 0);
@@ -378,7 +392,7 @@ mod tests {
         let waiting = tokio::spawn(early.arrive());
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "an announcement is no landing");
-        pilot.land(landed(7));
+        pilot.land(|| landed(7));
         assert!(matches!(late.hear().await, Some(Heard::Landed(_))));
         let value = waiting.await.unwrap().unwrap().result.unwrap();
         assert_eq!(value.downcast_ref::<u32>(), Some(&7));
@@ -389,7 +403,7 @@ mod tests {
         let flights = Flights::default();
         let pilot = start(&flights, "a");
         let unpolled = board(&flights, "a");
-        pilot.land(landed(1));
+        pilot.land(|| landed(1));
         let second = start(&flights, "a");
         assert!(unpolled.arrive().await.is_some());
         drop(second);
@@ -413,7 +427,7 @@ mod tests {
         flights.detach(&key("a"));
         assert_eq!(pilot.waiting(), 1);
         let _successor = start(&flights, "a");
-        pilot.land(landed(1));
+        pilot.land(|| landed(1));
         assert!(passenger.arrive().await.is_some());
         assert_eq!(flights.len(), 1, "the successor is still in the table");
     }

@@ -267,7 +267,7 @@ pub(crate) async fn permitted<K, T: Value>(orders: Vec<Order<K, T>>) -> Vec<Due<
     for (order, start) in orders.into_iter().zip(starts) {
         match start {
             Ok(start) => due.push(Due { order, start }),
-            Err(landed) => order.pilot.land(landed),
+            Err(landed) => order.pilot.land(|| landed),
         }
     }
     due
@@ -278,7 +278,10 @@ impl<K, T: Value> Due<K, T> {
     pub(crate) async fn land(self, computed: Option<Result<Computed<T>, Failure>>, read: Vec<Tag>) {
         let Due { order: Order { fill, pilot, .. }, start } = self;
         match computed {
-            Some(computed) => pilot.land(fill.landing(computed, read, start).await),
+            Some(computed) => {
+                let landed = fill.landing(computed, read, start).await;
+                pilot.land(|| landed);
+            }
             // Dropping the pilot tells those who wait.
             None => fill.give_up(start.permit).await,
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
 
 use larder_core::Tag;
 use parking_lot::Mutex;
@@ -14,10 +13,9 @@ tokio::task_local! {
     static MAKING: Option<Making>;
 }
 
-#[derive(Clone)]
 struct Making {
     store: Store,
-    tags: Arc<Mutex<BTreeSet<Tag>>>,
+    tags: Mutex<BTreeSet<Tag>>,
 }
 
 /// Runs a future and tells, beside its output, which tags the entries carry that it read from that store and namespace
@@ -26,11 +24,12 @@ struct Making {
 ///
 /// What is read in tasks that the future spawns is not seen, nor are other stores and namespaces.
 pub async fn collect<F: Future>(store: &Store, future: F) -> (F::Output, Vec<Tag>) {
-    let making = Making { store: store.clone(), tags: Arc::default() };
-    let tags = making.tags.clone();
-    let output = MAKING.scope(Some(making), future).await;
-    let tags = std::mem::take(&mut *tags.lock());
-    (output, tags.into_iter().collect())
+    let making = Making { store: store.clone(), tags: Mutex::default() };
+    let mut scope = std::pin::pin!(MAKING.scope(Some(making), future));
+    let output = scope.as_mut().await;
+    let making = scope.as_mut().take_value().flatten();
+    let tags = making.map(|making| making.tags.into_inner().into_iter().collect());
+    (output, tags.unwrap_or_default())
 }
 
 /// Runs a future whose reads hand no tags up: what is made with them stays although they are invalidated.

@@ -256,22 +256,22 @@ pub enum Begin {
 
 /// Names one marker: 128 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token(u128);
+pub struct Token([u8; 16]);
 
 impl Token {
     /// A new token.
     pub fn random() -> Self {
-        Token(rand::random::<u128>().max(1))
+        Token(rand::random::<u128>().max(1).to_be_bytes())
     }
 
     /// The bits.
     pub fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+        self.0
     }
 
     /// From the bits.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Token(u128::from_be_bytes(bytes))
+        Token(bytes)
     }
 }
 

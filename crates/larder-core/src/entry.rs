@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{Moment, Result, Sequence, Tag};
 
@@ -68,31 +69,31 @@ impl fmt::Debug for Payload {
 ///
 /// The writer chooses them, so a conditional write whose reply was lost can be recognised by reading back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Revision(u128);
+pub struct Revision([u8; 16]);
 
 impl Revision {
     /// What entries have that carry none: plain integers.
-    pub const NONE: Revision = Revision(0);
+    pub const NONE: Revision = Revision([0; 16]);
 
     /// A new revision.
     pub fn random() -> Self {
-        Revision(rand::random::<u128>().max(1))
+        Revision(rand::random::<u128>().max(1).to_be_bytes())
     }
 
     /// The bits.
     pub fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+        self.0
     }
 
     /// From the bits.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Revision(u128::from_be_bytes(bytes))
+        Revision(bytes)
     }
 }
 
 impl fmt::Debug for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Revision({:032x})", self.0)
+        write!(f, "Revision({:032x})", u128::from_be_bytes(self.0))
     }
 }
 
@@ -176,8 +177,9 @@ struct Inner {
     revision: Revision,
     fresh_for: Option<Duration>,
     times: Option<Times>,
-    marks: Vec<Mark>,
-    fresh_marks: Vec<Mark>,
+    // The namespace's generation is one for each.
+    marks: SmallVec<[Mark; 1]>,
+    fresh_marks: SmallVec<[Mark; 1]>,
 }
 
 impl Entry {
@@ -212,8 +214,8 @@ impl Entry {
             revision,
             fresh_for: None,
             times: Some(times),
-            marks: Vec::new(),
-            fresh_marks: Vec::new(),
+            marks: SmallVec::new(),
+            fresh_marks: SmallVec::new(),
         }))
     }
 
@@ -226,8 +228,8 @@ impl Entry {
             revision,
             fresh_for: None,
             times: None,
-            marks: Vec::new(),
-            fresh_marks: Vec::new(),
+            marks: SmallVec::new(),
+            fresh_marks: SmallVec::new(),
         }))
     }
 
@@ -288,16 +290,16 @@ impl Entry {
 
     /// With conditions in this process: what a memory backend does when it stores an entry.
     #[must_use]
-    pub fn with_marks(self, marks: Vec<Mark>) -> Self {
-        self.change(|inner| inner.marks = marks)
+    pub fn with_marks(self, marks: impl IntoIterator<Item = Mark>) -> Self {
+        self.change(|inner| inner.marks = marks.into_iter().collect())
     }
 
     /// With conditions on its being fresh: what a memory backend adds when it stores an entry with [lasting] tags.
     ///
     /// [lasting]: Tag::lasting
     #[must_use]
-    pub fn with_fresh_marks(self, marks: Vec<Mark>) -> Self {
-        self.change(|inner| inner.fresh_marks = marks)
+    pub fn with_fresh_marks(self, marks: impl IntoIterator<Item = Mark>) -> Self {
+        self.change(|inner| inner.fresh_marks = marks.into_iter().collect())
     }
 
     /// Stale since it was written: what a reader makes of an entry of which it learns that one of its tags expired.

@@ -69,7 +69,7 @@ impl Namespace {
 /// # Ok::<(), larder_core::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(Bytes);
+pub struct Key(Arc<[u8]>);
 
 impl Key {
     /// The longest key in framed bytes: 64 KiB.
@@ -110,7 +110,7 @@ impl Key {
 
     // The bytes must be well framed.
     pub(crate) fn copied(framed: &[u8]) -> Self {
-        Key(Bytes::copy_from_slice(framed))
+        Key(framed.into())
     }
 }
 
@@ -145,7 +145,7 @@ impl<'a> KeyRef<'a> {
 
     /// The owned key; copies the bytes.
     pub fn to_key(self) -> Key {
-        Key(Bytes::copy_from_slice(self.0))
+        Key(self.0.into())
     }
 
     /// The namespace's text.
@@ -303,7 +303,7 @@ impl KeyBuf {
 
     // Only for parts whose length was checked before.
     fn into_short_key(self) -> Key {
-        Key(Bytes::copy_from_slice(self.bytes.as_slice()))
+        Key(self.bytes.as_slice().into())
     }
 }
 

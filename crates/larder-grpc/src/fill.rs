@@ -394,5 +394,5 @@ fn told_code(head: &Parts, trailers: Option<&HeaderMap>) -> Option<u32> {
 }
 
 pub(crate) fn land(pilot: Pilot, landing: Landing, shared: bool) {
-    pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
+    pilot.land(|| Landed::new(Ok(Arc::new(landing)), shared));
 }

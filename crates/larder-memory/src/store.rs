@@ -3,6 +3,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
+use std::iter::once;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::client::{Map, Usage};
 use crate::config::Builder;
 use crate::sweep::{Sweeps, sweep};
-use crate::tags::Numbers;
+use crate::tags::{Conditions, Numbers};
 
 /// Keeps entries in this process's memory; see the [crate's documentation](crate). A clone is the same store.
 #[derive(Clone)]
@@ -148,8 +149,9 @@ impl Inner {
         ttl: Option<Duration>,
     ) -> Result<()> {
         let times = Times::starting(self.clock.now(), ttl, entry.freshness());
-        let (marks, fresh) = self.numbers.marks(key, generation, entry.built_at(), entry.tags());
-        let entry = entry.with_times(times).with_marks(marks);
+        let Conditions { generation, tags, fresh } =
+            self.numbers.conditions(key, generation, entry.built_at(), entry.tags());
+        let entry = entry.with_times(times).with_marks(once(generation).chain(tags));
         // Hardly any has conditions on being fresh, and each change of an entry costs a little.
         let entry = if fresh.is_empty() { entry } else { entry.with_fresh_marks(fresh) };
         self.insert_settled(key, entry)
@@ -244,8 +246,8 @@ impl Inner {
         match (entry, create) {
             (Some(entry), _) => {
                 let times = entry.times().copied();
-                let (marks, _) = self.numbers.marks(key, generation, Sequence::NONE, &[]);
-                let entry = Entry::integer(sum).with_marks(marks);
+                let conditions = self.numbers.conditions(key, generation, Sequence::NONE, &[]);
+                let entry = Entry::integer(sum).with_marks([conditions.generation]);
                 let entry = match times {
                     Some(times) => entry.with_times(times),
                     None => entry,

@@ -22,6 +22,14 @@ struct Numbered {
     tags: Mutex<Table>,
 }
 
+/// What an entry depends on.
+pub(crate) struct Conditions {
+    pub(crate) generation: Mark,
+    pub(crate) tags: Vec<Mark>,
+    /// What its being fresh depends on beside that.
+    pub(crate) fresh: Vec<Mark>,
+}
+
 #[derive(Default)]
 struct Table {
     cells: HashMap<Key, Arc<AtomicI64>>,
@@ -29,18 +37,16 @@ struct Table {
 }
 
 impl Numbers {
-    /// What an entry of that namespace and generation, built at that number with these tags, depends on; and what its
-    /// being fresh depends on beside that.
-    pub(crate) fn marks(
+    /// What an entry of that namespace and generation, built at that number with these tags, depends on.
+    pub(crate) fn conditions(
         &self,
         key: &Key,
         generation: i64,
         built_at: Sequence,
         tags: &[Tag],
-    ) -> (Vec<Mark>, Vec<Mark>) {
+    ) -> Conditions {
         let numbered = self.of(key.namespace());
-        let (mut marks, mut fresh_marks) = (Vec::with_capacity(1 + tags.len()), Vec::new());
-        marks.push(Mark::new(numbered.generation.clone(), generation));
+        let (mut marks, mut fresh_marks) = (Vec::with_capacity(tags.len()), Vec::new());
         if !tags.is_empty()
             && let Ok(namespace) = Namespace::new(key.namespace())
         {
@@ -54,7 +60,8 @@ impl Numbers {
                 }
             }
         }
-        (marks, fresh_marks)
+        let generation = Mark::new(numbered.generation.clone(), generation);
+        Conditions { generation, tags: marks, fresh: fresh_marks }
     }
 
     /// The sequence's number and the tags' last invalidations.

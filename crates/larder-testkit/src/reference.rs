@@ -148,7 +148,7 @@ impl Store<'_> {
             }
         }
         let times = Times::starting(self.now, ttl, entry.freshness());
-        let entry = entry.with_times(times).with_marks(Vec::new());
+        let entry = entry.with_times(times).with_marks([]);
         self.map.insert(key.clone(), Slot::Entry(entry));
         Ok(Outcome::Stored)
     }

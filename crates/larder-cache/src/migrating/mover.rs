@@ -170,8 +170,7 @@ impl<N: Backend, O: Backend> Inner<N, O> {
         let fresh_until = entry.times().and_then(|times| times.fresh_until);
         let is_integer = matches!(entry.payload(), Payload::Integer(_));
         let is_counter = entry.as_counter().is_some();
-        let entry =
-            entry.with_marks(Vec::new()).with_fresh_marks(Vec::new()).with_built_at(built_at);
+        let entry = entry.with_marks([]).with_fresh_marks([]).with_built_at(built_at);
         match fresh_until {
             Some(until) => entry.fresh_for(until.since(self.old.clock().now())),
             // What was kept in an envelope stays in one: it is no counter.

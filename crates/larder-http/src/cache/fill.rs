@@ -440,6 +440,6 @@ struct SomebodyElse;
 
 pub(super) fn land(pilot: Option<Pilot>, landing: Landing, shared: bool) {
     if let Some(pilot) = pilot {
-        pilot.land(Landed::new(Ok(Arc::new(landing)), shared));
+        pilot.land(|| Landed::new(Ok(Arc::new(landing)), shared));
     }
 }

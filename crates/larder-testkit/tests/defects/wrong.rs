@@ -434,7 +434,7 @@ impl Store<'_> {
             times = *old;
         }
         let entry = self.wrong.spoil(entry, old.as_ref())?;
-        self.insert(key, Slot::Entry(entry.with_times(times).with_marks(Vec::new())));
+        self.insert(key, Slot::Entry(entry.with_times(times).with_marks([])));
         Ok(Outcome::Stored)
     }
 
