@@ -1,6 +1,8 @@
 //! How many fills run at once, and what becomes of those beyond.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use larder_http::rules::Policy;
@@ -73,6 +75,34 @@ async fn every_fill_gives_its_room_back() {
         assert!(site.get(&target).await.told().contains("stored"), "{path}");
         assert!(site.get(&target).await.hit());
     }
+}
+
+tokio::task_local! {
+    static CALLER: &'static str;
+}
+
+/// A fill runs in its client's future, as the handler would without a cache.
+#[tokio::test]
+async fn the_handler_sees_what_its_caller_has_in_its_task() {
+    let origin = Origin::says(|_, _| response("max-age=60", CALLER.with(|caller| *caller)));
+    let got = CALLER.scope("the caller", Site::new(origin).get("/")).await;
+    assert_eq!(got.text(), "the caller");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_stops_polling_holds_others_up_for_as_long_as_they_wait_and_no_longer() {
+    let gate = Arc::new(Notify::new());
+    let site = Site::with(held(&gate, 1), |layer| layer.wait(Duration::from_secs(3)));
+    let mut begun = Box::pin(site.head_of(get("/")));
+    poll_fn(|cx| Poll::Ready(assert!(begun.as_mut().poll(cx).is_pending()))).await;
+    let before = tokio::time::Instant::now();
+    let got = site.get("/").await;
+    assert!(got.because("wait-too-long"), "{}", got.told());
+    assert_eq!((got.text(), before.elapsed().as_secs()), ("2".to_owned(), 3));
+    gate.notify_one();
+    assert_eq!(Got::read(begun.await.unwrap()).await.unwrap().text(), "1");
+    assert_eq!(site.get("/").await.text(), "1");
+    assert_eq!(site.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]

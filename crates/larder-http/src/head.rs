@@ -73,13 +73,8 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// The head of a GET that is the same otherwise.
-    pub(crate) fn as_get(&self) -> Self {
-        Snapshot {
-            method: Method::GET,
-            uri: self.uri.clone(),
-            headers: self.headers.clone(),
-            extensions: self.extensions.clone(),
-        }
+    pub(crate) fn into_get(self) -> Self {
+        Snapshot { method: Method::GET, ..self }
     }
 }
 

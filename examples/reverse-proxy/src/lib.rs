@@ -10,7 +10,7 @@
 //! and an origin that does not answer becomes a stale response or 504. It does not speak WebSockets. Where to start
 //! reading:
 //!
-//! * [`proxy`], below: the whole of it, which is a `CacheLayer` over a client.
+//! * [`proxy`], below: the whole of it, which is a `CacheLayer` over a client, and a `QueryLayer` over that.
 //! * [`origin`]: what is done to a request and to a response on the way.
 //! * [`hints`]: how 1xx responses get past a server library that cannot send them.
 
@@ -25,27 +25,31 @@ pub mod serve;
 use std::process::ExitCode;
 
 use larder::Cache;
-use larder::http::CacheLayer;
 use larder::http::cache::Cached;
+use larder::http::query::Queried;
 use larder::http::rules::Policy;
-use tower::Layer;
+use larder::http::{CacheLayer, QueryLayer};
+use tower::ServiceBuilder;
 
 use crate::options::{Options, Profile};
 use crate::origin::Origin;
 
 /// A cache before an origin.
-pub fn proxy(cache: &Cache, options: &Options, origin: Origin) -> Cached<Origin> {
+pub type Proxy = Queried<Cached<Origin>>;
+
+/// Makes one.
+pub fn proxy(cache: &Cache, options: &Options, origin: Origin) -> Proxy {
     let mut policy = match options.profile {
         Profile::Rfc9111 => Policy::rfc9111(),
         Profile::App => Policy::application(),
     };
     policy.contested = options.contested;
-    CacheLayer::new(cache)
+    let layer = CacheLayer::new(cache)
         .policy(policy)
         .max_body_bytes(options.max_body)
         .max_chunked_bytes(options.max_chunked)
-        .cache_status("larder")
-        .layer(origin)
+        .cache_status("larder");
+    ServiceBuilder::new().layer(QueryLayer::new()).layer(layer).service(origin)
 }
 
 /// Does what the command line says.

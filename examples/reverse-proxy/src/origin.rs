@@ -14,6 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use larder::http::query::RequestBody;
 use larder::http::rules::headers::remove_hop_by_hop;
 use tower::Service;
 
@@ -22,7 +23,7 @@ use crate::hints::Hint;
 /// A server that requests are sent on to.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    client: Client<HttpsConnector<HttpConnector>, Incoming>,
+    client: Client<HttpsConnector<HttpConnector>, RequestBody<Incoming>>,
     scheme: Scheme,
     authority: Authority,
     host: Option<HeaderValue>,
@@ -67,7 +68,7 @@ impl Origin {
         Origin { client, scheme, authority, host, timeout }
     }
 
-    fn outgoing(&self, request: &mut Request<Incoming>) {
+    fn outgoing(&self, request: &mut Request<RequestBody<Incoming>>) {
         let target = request.uri().path_and_query().cloned();
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
@@ -99,7 +100,7 @@ impl Origin {
     }
 }
 
-impl Service<Request<Incoming>> for Origin {
+impl Service<Request<RequestBody<Incoming>>> for Origin {
     type Response = Response<Incoming>;
     type Error = NoAnswer;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, NoAnswer>> + Send>>;
@@ -108,7 +109,7 @@ impl Service<Request<Incoming>> for Origin {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<RequestBody<Incoming>>) -> Self::Future {
         let hints = request.extensions_mut().remove::<Hint>();
         self.outgoing(&mut request);
         if let Some(hints) = hints {

@@ -14,12 +14,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use larder::http::cache::{Cached, ResponseBody};
+use larder::http::cache::ResponseBody;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 use tracing::Instrument;
 use tracing_subscriber::EnvFilter;
 
+use crate::Proxy;
 use crate::hints::{Hinting, Hints};
 use crate::options::Options;
 use crate::origin::{NoAnswer, Origin};
@@ -75,7 +76,7 @@ async fn serve(options: &Options) -> Result<(), String> {
 }
 
 /// Accepts connections for ever, and lets `graceful` end them.
-pub async fn accept(listener: TcpListener, proxy: Cached<Origin>, graceful: &GracefulShutdown) {
+pub async fn accept(listener: TcpListener, proxy: Proxy, graceful: &GracefulShutdown) {
     let server = auto::Builder::new(TokioExecutor::new());
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -105,7 +106,7 @@ pub async fn accept(listener: TcpListener, proxy: Cached<Origin>, graceful: &Gra
 type Answer = Response<Either<ResponseBody<Incoming>, Full<Bytes>>>;
 
 async fn answer(
-    proxy: Cached<Origin>,
+    proxy: Proxy,
     mut request: Request<Incoming>,
     hints: Hints,
     peer: SocketAddr,

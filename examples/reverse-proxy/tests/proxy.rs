@@ -33,7 +33,7 @@ async fn site(answer: &'static str, flags: &[&str]) -> Site {
             let (sent, calls, up) = (keeping.clone(), counting.clone(), upping.clone());
             tokio::spawn(async move {
                 let mut request = Vec::new();
-                while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                while !is_whole(&request) {
                     let mut bytes = [0; 4096];
                     match stream.read(&mut bytes).await {
                         Ok(1..) => {}
@@ -59,6 +59,14 @@ async fn site(answer: &'static str, flags: &[&str]) -> Site {
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { accept(listener, proxy, &GracefulShutdown::new()).await });
     Site { proxy: address, sent, calls, up }
+}
+
+// Whether a request has come to its end: its head, and what that says comes behind it.
+fn is_whole(request: &[u8]) -> bool {
+    let request = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, content)) = request.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    content.len() >= length.map_or(0, |length| length.parse().unwrap())
 }
 
 impl Site {
@@ -130,6 +138,28 @@ async fn large_files_come_in_chunks_out_of_a_folder_and_ranges_of_them() {
     assert!(part.starts_with("HTTP/1.1 206 "), "{part}");
     assert!(part.ends_with(&film[524_280..=524_300]), "{part}");
     assert_eq!(site.calls.load(Ordering::SeqCst), calls);
+}
+
+#[tokio::test]
+async fn a_query_is_answered_by_its_content() {
+    let site = site(FRESH, &[]).await;
+    let ask = async |content: &str| {
+        let length = content.len();
+        site.raw(&format!(
+            "QUERY /books HTTP/1.1\r\nHost: shop.example\r\nContent-Type: text/plain\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{content}"
+        ))
+        .await
+    };
+    let first = ask("by Ada").await;
+    assert!(first.contains("larder; fwd=uri-miss") && first.ends_with("hello"), "{first}");
+    let again = ask("by Ada").await;
+    assert!(again.contains("larder; hit") && again.ends_with("hello"), "{again}");
+    let other = ask("by Bob").await;
+    assert!(other.contains("larder; fwd=uri-miss"), "{other}");
+    let sent = site.sent.lock();
+    assert_eq!(sent.len(), 2);
+    assert!(sent[0].starts_with("QUERY /books") && sent[0].ends_with("\r\n\r\nby Ada"), "{sent:?}");
 }
 
 #[tokio::test]

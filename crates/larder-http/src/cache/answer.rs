@@ -158,9 +158,7 @@ impl<'a> Answer<'a> {
 
     fn part<B: Body>(&self, bytes: &Range<u64>) -> Response<ResponseBody<B>> {
         let body = match &self.stored.content {
-            Content::Here(_) => {
-                ResponseBody::stored(self.stored.slice(bytes).unwrap_or_default(), None)
-            }
+            Content::Here(body) => ResponseBody::stored(body.slice(self.stored.place(bytes)), None),
             Content::Chunks(chunks) => {
                 ResponseBody::chunked(chunks::Reader::new(*chunks, bytes.clone()))
             }
@@ -192,7 +190,7 @@ impl<'a> Answer<'a> {
             head.extend_from_slice(b"\r\n\r\n");
             frames.push(Bytes::from(head));
             // There are several only of what is here.
-            frames.extend(stored.slice(bytes));
+            frames.extend(stored.content.here().map(|body| body.slice(stored.place(bytes))));
         }
         frames.push(format!("\r\n--{boundary}--\r\n").into());
         let length: usize = frames.iter().map(Bytes::len).sum();

@@ -73,8 +73,8 @@ impl<B: Body> ResponseBody<B> {
 
     /// What comes behind these bytes.
     pub(super) fn behind(prefix: Bytes, rest: B) -> Self {
-        let size = super::copy::longer(rest.size_hint(), Some(&prefix));
-        let (writer, reader) = tee::pair(vec![prefix], size);
+        let size = super::copy::longer(rest.size_hint(), prefix.len() as u64);
+        let (writer, reader) = tee::pair([prefix], size);
         writer.hand_over(Box::pin(rest));
         Self::copied(reader)
     }
@@ -208,6 +208,6 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
 }
 
 /// A frame with its data as `Bytes`: a reference count where it was `Bytes` before.
-pub(super) fn shared<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
+pub(crate) fn shared<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
     frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
 }

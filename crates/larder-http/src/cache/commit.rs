@@ -7,7 +7,7 @@ use smallvec::smallvec;
 
 use super::layer::Shared;
 use super::miss::variant_key;
-use super::record::{Page, Variant};
+use super::record::{Page, Shown, Variant};
 use super::wire;
 
 /// What allows a response to be stored.
@@ -61,6 +61,7 @@ pub(super) struct Commit {
 }
 
 pub(super) struct Committed {
+    pub(super) variant: Shown,
     pub(super) stored: bool,
     /// Whether those who waited may have it.
     pub(super) shared: bool,
@@ -75,12 +76,13 @@ impl Commit {
         self,
         shared: &Shared,
         key: &Key,
-        variant: Arc<Variant>,
+        mut variant: Variant,
         tags: Vec<Tag>,
     ) -> Committed {
         let Some(mut when) = self.permit.when() else {
             let shared = matches!(self.permit, Permit::Outage);
-            return Committed { stored: false, shared };
+            let variant = Shown::Other(Arc::new(variant));
+            return Committed { variant, stored: false, shared };
         };
         let mut beside = match self.permit {
             Permit::Page(_, written, entry, page) => Some((written, entry, page)),
@@ -90,15 +92,23 @@ impl Commit {
         let entry = |live: Arc<Page>| {
             Entry::live(live).with_tags(tags.iter().cloned()).with_built_at(self.built_at)
         };
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let (page, moved) = match &beside {
-                None => (Page::first(variant.clone()), None),
+                None => (Page::first(variant), None),
+                // Boxed, since the first of a page is what most are.
                 Some((written, entry, page)) => {
-                    join(shared, key, page, entry, *written, &variant).await
+                    Box::pin(join(shared, key, page, entry, *written, variant)).await
                 }
             };
+            let page = Arc::new(page);
+            let done = |stored, shared| {
+                let variant = Shown::Newest(page.clone());
+                Committed { variant, stored, shared }
+            };
             let policy = &shared.config.policy;
-            let mut ttl = variant.response.kept_for(policy);
+            let mut ttl = page.newest.response.kept_for(policy);
             if let Some((_, entry, _)) = &beside
                 && !page.others.is_empty()
             {
@@ -108,33 +118,36 @@ impl Commit {
             if let Some(moved) = moved
                 && store.put_many(vec![moved]).await.is_err()
             {
-                return Committed { stored: false, shared: true };
+                return done(false, true);
             }
-            let id = page.id;
-            match store.put(key, entry(Arc::new(page)), Ttl::For(ttl), when).await {
-                Ok(Outcome::Stored) => return Committed { stored: true, shared: true },
-                Err(_) => return Committed { stored: false, shared: true },
+            match store.put(key, entry(page.clone()), Ttl::For(ttl), when).await {
+                Ok(Outcome::Stored) => return done(true, true),
+                Err(_) => return done(false, true),
                 Ok(Outcome::Refused) => {}
             }
             // Refused: because of a sibling, if the page still has its id; else it was invalidated.
-            if beside.is_none() {
-                break;
-            }
-            let route = &shared.config.route.credentials;
-            let Ok(found) = store.get(key, &[]).await else { break };
-            let Some(entry) = found.entry else { break };
-            let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) else {
-                break;
+            let there = match beside {
+                Some(_) if tries < TRIES => sibling(shared, key, page.id).await,
+                _ => None,
             };
-            let Some(written) = entry.times().map(|times| times.written) else { break };
-            if page.id != id {
-                break;
-            }
+            let Some((written, entry, sibling)) = there else { return done(false, false) };
+            variant = match Arc::try_unwrap(page) {
+                Ok(page) => page.newest,
+                Err(page) => page.newest.clone(),
+            };
             when = When::Revision(entry.revision());
-            beside = Some((written, entry, page));
+            beside = Some((written, entry, sibling));
         }
-        Committed { stored: false, shared: false }
     }
+}
+
+// The page of that id, which another variant was stored in meanwhile.
+async fn sibling(shared: &Shared, key: &Key, id: u128) -> Option<(Moment, Entry, Arc<Page>)> {
+    let route = &shared.config.route.credentials;
+    let entry = shared.config.store.get(key, &[]).await.ok()?.entry?;
+    let page = entry.downcast_or(|encoded| wire::decode_page(encoded, route))?;
+    let written = entry.times()?.written;
+    (page.id == id).then_some((written, entry, page))
 }
 
 // The page with the variant as its newest, and the one that it takes that place from.
@@ -144,7 +157,7 @@ async fn join(
     page: &Page,
     entry: &Entry,
     written: Moment,
-    variant: &Arc<Variant>,
+    variant: Variant,
 ) -> (Page, Option<Put>) {
     let now = shared.config.store.clock().now();
     let name = Variant::name(&variant.list, &variant.selector);
@@ -176,5 +189,5 @@ async fn join(
         // What is left behind if this fails ends by its lifetime, unfound.
         let _ = shared.config.store.remove_many(&gone).await;
     }
-    (Page { id: page.id, lists, others, newest: variant.clone() }, moved)
+    (Page { id: page.id, lists, others, newest: variant }, moved)
 }

@@ -1,9 +1,11 @@
 //! A fill: calling the handler, and what becomes of its answer.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{IF_RANGE, RANGE};
 use http::{Method, Request, Response, StatusCode};
@@ -12,17 +14,17 @@ use larder_cache::{Joined, Landed, Pilot};
 use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag, When};
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{Reason, RequestFacts};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
-use tracing::Instrument;
 
-use super::body::{BoxError, ResponseBody};
+use super::body::ResponseBody;
 use super::commit::{Commit, Permit};
+use super::kept;
 use super::layer::Shared;
 use super::miss::{Held, There};
 use super::plan::{Plan, plan};
-use super::record::{Page, Variant};
+use super::record::{Page, Shown, Variant};
 use super::service::strip;
 use super::stream::Source;
 use super::tee::Panic;
@@ -31,12 +33,12 @@ use super::verdict::Told;
 use crate::RequestHead;
 use crate::head::Snapshot;
 
-/// One fill, in a task of its own.
+/// One fill. It is [kept](kept::keep): a client that goes away harms nobody.
 pub(super) struct Fill {
     pub(super) shared: Arc<Shared>,
     pub(super) key: Key,
     pub(super) flight: Option<Key>,
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Snapshot,
     pub(super) facts: RequestFacts,
     pub(super) there: There,
     /// What is stored and may still be good, or stand in for a handler that fails.
@@ -46,19 +48,20 @@ pub(super) struct Fill {
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
+/// What a client gets.
+pub(super) type Answered<ResB, E> = Result<Response<ResponseBody<ResB>>, E>;
+
 /// What the client that began a fill gets.
 pub(super) enum Filled<S, ReqB, ResB: Body, E> {
-    Response(Response<ResponseBody<ResB>>),
-    Failed(E),
-    Panicked(Panic),
+    Answer(Answered<ResB, E>),
     /// Somebody else stored a response in the meantime: look again.
-    Again(Box<(S, Request<ReqB>, Told)>),
+    Again(Box<(S, Request<ReqB>, Snapshot, Told)>),
 }
 
 /// What those get who waited for a fill.
 pub(super) enum Landing {
     /// A response that was storable, complete at that moment.
-    Fresh(Arc<Variant>, Moment),
+    Fresh(Shown, Moment),
     /// One that is its own client's only.
     Unstorable(Reason),
     /// Nothing was filled: look again.
@@ -95,24 +98,22 @@ impl Streaming {
 }
 
 // How long a fill marker lives without being renewed.
-const HOLD: Duration = Duration::from_secs(6);
+pub(super) const HOLD: Duration = Duration::from_secs(6);
 
 // How long a handler that has just failed is left alone where something stale stands in for it.
 const REST: Duration = Duration::from_secs(1);
-
-pub(super) type Sender<S, ReqB, ResB, E> = oneshot::Sender<Filled<S, ReqB, ResB, E>>;
 
 impl Fill {
     pub(super) fn new(
         shared: &Arc<Shared>,
         key: &Key,
-        snapshot: &Arc<Snapshot>,
+        snapshot: Snapshot,
         facts: RequestFacts,
         there: There,
         held: Option<Held>,
         told: Told,
     ) -> Self {
-        let (shared, key, snapshot) = (shared.clone(), key.clone(), snapshot.clone());
+        let (shared, key) = (shared.clone(), key.clone());
         Fill { shared, key, flight: None, snapshot, facts, there, held, told, room: None }
     }
 
@@ -124,9 +125,7 @@ impl Fill {
         S::Future: Send + 'static,
         S::Error: Send + 'static,
         ReqB: Body + Send + 'static,
-        ResB: Body + Send + 'static,
-        ResB::Data: Send,
-        ResB::Error: Into<BoxError> + Send + 'static,
+        ResB: Body<Data: Send, Error: Send> + Send + 'static,
     {
         let store = &self.shared.config.store;
         if request.method() == Method::HEAD || self.shared.resting.holds(&self.key, store.clock()) {
@@ -137,7 +136,7 @@ impl Fill {
             request.headers_mut().remove(name);
         }
         self.facts = self.facts.without(RequestFacts::RANGE.union(RequestFacts::IF_RANGE));
-        let head = RequestHead::from(&*self.snapshot);
+        let head = RequestHead::from(&self.snapshot);
         let flight = self.shared.flight(&self.key, &self.there, head, self.facts);
         let Some(flight) = flight else { return };
         let tags = self.shared.config.tags_under(&self.key, self.facts);
@@ -148,115 +147,145 @@ impl Fill {
             return;
         }
         self.flight = Some(flight);
-        let (sender, _) = oneshot::channel();
-        tokio::spawn(Box::pin(self.run(Some(pilot), inner, request, sender)).in_current_span());
+        kept::spawn(self.run(Some(pilot), inner, request));
     }
 
     pub(super) async fn run<S, ReqB, ResB>(
-        self,
-        pilot: Option<Pilot>,
+        mut self,
+        mut pilot: Option<Pilot>,
         inner: S,
-        request: Request<ReqB>,
-        sender: Sender<S, ReqB, ResB, S::Error>,
-    ) where
+        mut request: Request<ReqB>,
+    ) -> Filled<S, ReqB, ResB, S::Error>
+    where
         S: Service<Request<ReqB>, Response = Response<ResB>>,
-        ResB: Body,
+        ResB: Body<Data: Send, Error: Send> + Send + 'static,
     {
         // Numbers first, then the marker, then the handler: what is invalidated from here on voids what is stored.
-        match self.permit(pilot.as_ref()).await {
+        let (built_at, permit) = match self.permit(pilot.as_ref()).await {
+            Ok(permitted) => permitted,
             Err(SomebodyElse) => {
                 land(pilot, Landing::Again, true);
-                let _ = sender.send(Filled::Again(Box::new((inner, request, self.told))));
+                let again = (inner, request, self.snapshot, self.told);
+                return Filled::Again(Box::new(again));
             }
-            Ok((built_at, permit)) => {
-                let held = permit.token().map(|token| (self.key.clone(), token));
-                let store = self.shared.config.store.clone();
-                let filling = self.fill(pilot, inner, request, sender, built_at, permit);
-                store.holding(held.as_slice(), HOLD, filling).await;
-            }
-        }
-    }
-
-    async fn fill<S, ReqB, ResB>(
-        mut self,
-        pilot: Option<Pilot>,
-        mut inner: S,
-        mut request: Request<ReqB>,
-        mut sender: Sender<S, ReqB, ResB, S::Error>,
-        built_at: Sequence,
-        permit: Permit,
-    ) where
-        S: Service<Request<ReqB>, Response = Response<ResB>>,
-        ResB: Body,
-    {
+        };
         let deadline = Instant::now() + self.shared.config.deadline;
         let sent = self.wall();
         strip(&self.shared, &mut request);
         let question = self.question(request.headers_mut());
-        let call = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
-        // What the handler reads from the cache is part of what it answers.
+        let marker = permit.token().map(|token| (self.key.clone(), token));
         let store = self.shared.config.store.clone();
-        let mut call = std::pin::pin!(larder_cache::collect(&store, call));
-        let (called, read) = match tokio::time::timeout_at(deadline, &mut call).await {
-            Ok(called) => called,
-            Err(_) => {
-                if let Some(stale) = self.stale(Failure::NoResponse).await {
-                    return self.stand_in(stale, &permit, pilot, sender).await;
-                }
-                // Nobody waits for it any longer, and it is not stored; its own client still may have it.
-                self.give_up(&permit, pilot, Reason::WaitTooLong).await;
-                self.room = None;
-                tokio::select! {
-                    (called, _) = &mut call => return self.pass_on(called, sender),
-                    () = sender.closed() => return,
-                }
-            }
+        let asked = {
+            let asking = pin!(self.ask(&mut pilot, &permit, inner, request, deadline));
+            store.holding(marker.as_slice(), HOLD, asking).await
         };
-        let response = match called {
-            Ok(Ok(response)) => response,
-            failed => {
-                if let Some(stale) = self.stale(Failure::NoResponse).await {
-                    return self.stand_in(stale, &permit, pilot, sender).await;
-                }
-                self.rest_behind(&sender);
-                permit.release(&self.shared, &self.key).await;
-                drop(pilot);
-                return self.pass_on(failed, sender);
-            }
+        let (response, read) = match asked {
+            Ok(answer) => answer,
+            Err(instead) => return Filled::Answer(instead),
         };
-        let status = response.status();
-        if status.is_server_error() {
-            self.rest_behind(&sender);
-        }
-        if status.is_server_error()
-            && let Some(stale) = self.stale(Failure::Status(status)).await
-        {
-            self.told.answered(status);
-            return self.stand_in(stale, &permit, pilot, sender).await;
-        }
-        let mut commit = Commit { built_at, permit, head_at: self.now() };
-        let (response, prefix) = match (question, status) {
+        let commit = Commit { built_at, permit, head_at: self.now() };
+        // What is rare is boxed: every fill's future would else have room for it.
+        let response = match (question, response.status()) {
             (Question::Still(held), StatusCode::NOT_MODIFIED) => {
-                return self.confirmed(held, pilot, response, sender, sent, &read, commit).await;
+                Box::pin(self.confirmed(held, pilot, response, sent, read, commit)).await
             }
             (Question::Rest(held), StatusCode::PARTIAL_CONTENT) => {
                 match held.completed_by(response, self.shared.config.policy.contested) {
-                    Ok((response, prefix)) => (response, Some(prefix)),
-                    Err(()) => return self.bad_rest(pilot, sender, commit).await,
+                    Ok((response, prefix)) => {
+                        let answer = (response, Some(prefix));
+                        Box::pin(self.answered(pilot, answer, sent, read, commit, deadline)).await
+                    }
+                    Err(()) => Box::pin(self.bad_rest(pilot, commit)).await,
                 }
             }
             (Question::Rest(_), StatusCode::RANGE_NOT_SATISFIABLE) => {
-                return self.bad_rest(pilot, sender, commit).await;
+                Box::pin(self.bad_rest(pilot, commit)).await
             }
-            _ => (response, None),
+            _ => self.answered(pilot, (response, None), sent, read, commit, deadline).await,
         };
+        Filled::Answer(Ok(response))
+    }
+
+    // The handler's answer, and what it read to make it; or what its client gets instead, where nothing comes of it.
+    async fn ask<S, ReqB, ResB>(
+        &mut self,
+        pilot: &mut Option<Pilot>,
+        permit: &Permit,
+        mut inner: S,
+        request: Request<ReqB>,
+        deadline: Instant,
+    ) -> Result<(Response<ResB>, Vec<Tag>), Answered<ResB, S::Error>>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>>,
+        ResB: Body,
+    {
+        let store = self.shared.config.store.clone();
+        let call = async move { inner.call(request).await };
+        let call = pin!(AssertUnwindSafe(call).catch_unwind());
+        // What the handler reads from the cache is part of what it answers.
+        let mut call = pin!(larder_cache::collect(&store, call));
+        let (called, read) = match timeout_at(deadline, call.as_mut()).await {
+            Ok(called) => called,
+            Err(_) => {
+                if let Some(stale) = self.stale(Failure::NoResponse).await {
+                    return Err(Ok(self.stand_in(stale, permit, pilot.take()).await));
+                }
+                // Nobody waits for it any longer, and it is not stored; its own client still may have it.
+                self.give_up(permit, pilot.take(), Reason::WaitTooLong).await;
+                self.room = None;
+                let (called, _) = kept::let_go(call).await;
+                return Err(self.passed_on(called));
+            }
+        };
+        let failure = match &called {
+            Ok(Ok(response)) if response.status().is_server_error() => {
+                Some(Failure::Status(response.status()))
+            }
+            Ok(Ok(_)) => None,
+            _ => Some(Failure::NoResponse),
+        };
+        if let Some(failure) = failure {
+            if !kept::is_asked_for() {
+                // A refresh that failed behind the client's back is not begun again by the next client.
+                self.shared.resting.set(&self.key, REST, store.clock());
+            }
+            if let Some(stale) = self.stale(failure).await {
+                if let Failure::Status(status) = failure {
+                    self.told.answered(status);
+                }
+                return Err(Ok(self.stand_in(stale, permit, pilot.take()).await));
+            }
+        }
+        match called {
+            Ok(Ok(response)) => Ok((response, read)),
+            failed => {
+                permit.release(&self.shared, &self.key).await;
+                drop(pilot.take());
+                Err(self.passed_on(failed))
+            }
+        }
+    }
+
+    // Stores what the handler answered, if it may be stored. A prefix comes before the body that it gave.
+    async fn answered<ResB>(
+        mut self,
+        pilot: Option<Pilot>,
+        (response, prefix): (Response<ResB>, Option<Bytes>),
+        sent: SystemTime,
+        read: Vec<Tag>,
+        mut commit: Commit,
+        deadline: Instant,
+    ) -> Response<ResponseBody<ResB>>
+    where
+        ResB: Body<Data: Send, Error: Send> + Send + 'static,
+    {
         self.told.waited_for_by(pilot.as_ref().map_or(0, Pilot::waiting));
         match self.planned(&response, sent, &read) {
             // A computed value panicked.
             Err(panic) => {
                 commit.permit.release(&self.shared, &self.key).await;
                 drop(pilot);
-                self.pass_on(Err(panic), sender);
+                resume_unwind(panic)
             }
             Ok(Err(reason)) => {
                 self.told.because(reason);
@@ -270,7 +299,7 @@ impl Fill {
                     None => response.map(ResponseBody::passed),
                 };
                 self.told.forwarded(&mut response, false);
-                let _ = sender.send(Filled::Response(response));
+                response
             }
             Ok(Ok(plan)) => {
                 if matches!(self.there, There::Nothing)
@@ -281,7 +310,7 @@ impl Fill {
                     commit.permit.release(&self.shared, &self.key).await;
                     commit.permit = Permit::Outage;
                 }
-                self.copy(pilot, response, prefix, sender, plan, commit, deadline).await;
+                self.copy(pilot, response, prefix, plan, commit, deadline).await
             }
         }
     }
@@ -342,7 +371,7 @@ impl Fill {
     fn replaced(&self, revision: Revision) -> bool {
         match self.shared.config.store.peek(self.key.as_ref()) {
             Peek::Hit(entry) if entry.revision() != revision => {
-                let head = RequestHead::from(&*self.snapshot);
+                let head = RequestHead::from(&self.snapshot);
                 entry
                     .downcast::<Page>()
                     .is_none_or(|page| self.shared.has_variant(page, head, self.facts))
@@ -355,7 +384,7 @@ impl Fill {
     async fn stale<B: Body>(&self, failure: Failure) -> Option<Response<ResponseBody<B>>> {
         let held = self.held.as_ref()?;
         let clock = self.shared.config.store.clock();
-        let head = RequestHead::from(&*self.snapshot);
+        let head = RequestHead::from(&self.snapshot);
         let resident = clock.now().since(held.written);
         let answer =
             self.shared.stand_in(&held.variant, resident, head, self.facts, failure).ok()?;
@@ -363,20 +392,12 @@ impl Fill {
         stale.body_mut().open(&self.shared, &self.key).await.then_some(stale)
     }
 
-    // A refresh that failed behind the client's back is not begun again by the next client.
-    fn rest_behind<T>(&self, sender: &oneshot::Sender<T>) {
-        if sender.is_closed() {
-            self.shared.resting.set(&self.key, REST, self.shared.config.store.clock());
-        }
-    }
-
-    async fn stand_in<S, ReqB, ResB: Body, E>(
-        mut self,
-        mut stale: Response<ResponseBody<ResB>>,
+    async fn stand_in<B: Body>(
+        &mut self,
+        mut stale: Response<ResponseBody<B>>,
         permit: &Permit,
         pilot: Option<Pilot>,
-        sender: Sender<S, ReqB, ResB, E>,
-    ) {
+    ) -> Response<ResponseBody<B>> {
         tracing::warn!(
             target: "larder_http",
             "the handler failed; a stale response stands in for it"
@@ -387,7 +408,7 @@ impl Fill {
         permit.release(&self.shared, &self.key).await;
         self.told.because(Reason::StaleIfError);
         self.told.forwarded(&mut stale, false);
-        let _ = sender.send(Filled::Response(stale));
+        stale
     }
 
     pub(super) async fn give_up(&self, permit: &Permit, pilot: Option<Pilot>, reason: Reason) {
@@ -402,21 +423,14 @@ impl Fill {
         }
     }
 
-    pub(super) fn pass_on<S, ReqB, ResB: Body, E>(
+    /// The handler's own answer, error or panic.
+    pub(super) fn passed_on<B: Body, E>(
         &self,
-        called: Result<Result<Response<ResB>, E>, Panic>,
-        sender: Sender<S, ReqB, ResB, E>,
-    ) {
-        let filled = match called {
-            Ok(Ok(response)) => {
-                let mut response = response.map(ResponseBody::passed);
-                self.told.forwarded(&mut response, false);
-                Filled::Response(response)
-            }
-            Ok(Err(error)) => Filled::Failed(error),
-            Err(panic) => Filled::Panicked(panic),
-        };
-        let _ = sender.send(filled);
+        called: Result<Result<Response<B>, E>, Panic>,
+    ) -> Answered<B, E> {
+        let mut response = called.unwrap_or_else(|panic| resume_unwind(panic))?;
+        self.told.forwarded(&mut response, false);
+        Ok(response.map(ResponseBody::passed))
     }
 
     pub(super) fn now(&self) -> Moment {

@@ -11,10 +11,9 @@ use pin_project_lite::pin_project;
 
 use super::body::ResponseBody;
 use super::explain::KEY;
+use super::fill::Answered;
+use super::kept::Kept;
 use super::verdict::Told;
-
-pub(super) type Boxed<B, E> =
-    Pin<Box<dyn Future<Output = Result<Response<ResponseBody<B>>, E>> + Send>>;
 
 pin_project! {
     /// The future of [`Cached`](super::Cached).
@@ -40,7 +39,7 @@ pin_project! {
     {
         Hit { response: Option<Response<ResponseBody<B>>> },
         Passed { #[pin] inner: F, told: Told },
-        Boxed { inner: Boxed<B, E> },
+        Kept { inner: Kept<Answered<B, E>> },
     }
 }
 
@@ -53,8 +52,8 @@ impl<F, B: Body, E> ResponseFuture<F, B, E> {
         Kind::Passed { inner, told }.into()
     }
 
-    pub(super) fn boxed(inner: Boxed<B, E>) -> Self {
-        Kind::Boxed { inner }.into()
+    pub(super) fn kept(inner: impl Future<Output = Answered<B, E>> + Send + 'static) -> Self {
+        Kind::Kept { inner: Kept::new(inner) }.into()
     }
 
     /// Also tells what the request was looked up by.
@@ -93,7 +92,7 @@ where
                 told.forwarded(&mut response, false);
                 response
             }
-            KindProj::Boxed { inner } => ready!(inner.as_mut().poll(cx))?,
+            KindProj::Kept { inner } => ready!(Pin::new(inner).poll(cx))?,
         };
         if let Some(key) = this.key.take() {
             response.headers_mut().insert(KEY, *key);
@@ -107,7 +106,7 @@ impl<F, B: Body, E> fmt::Debug for ResponseFuture<F, B, E> {
         f.write_str(match &self.kind {
             Kind::Hit { .. } => "ResponseFuture(hit)",
             Kind::Passed { .. } => "ResponseFuture(passed)",
-            Kind::Boxed { .. } => "ResponseFuture(boxed)",
+            Kind::Kept { .. } => "ResponseFuture(boxed)",
         })
     }
 }

@@ -1,6 +1,8 @@
 //! HEAD that nothing stored answers: the handler's response fills nothing, and may tell about what is stored for GET
 //! (RFC 9111 §4.3.5).
 
+use std::pin::pin;
+
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use larder_http_rules::validation::{self, Shown};
@@ -17,7 +19,7 @@ impl Fill {
     /// under the conditions of a fill, so that what was invalidated meanwhile stays so.
     pub(super) async fn head<S, ReqB, ResB>(
         self,
-        inner: &mut S,
+        mut inner: S,
         request: Request<ReqB>,
     ) -> Result<Response<ResponseBody<ResB>>, S::Error>
     where
@@ -26,7 +28,7 @@ impl Fill {
     {
         let (Some(held), There::Page(revision, written, entry, page)) = (&self.held, &self.there)
         else {
-            return alone(&self.shared, inner, request, &self.told).await;
+            return alone(&self.shared, &mut inner, request, &self.told).await;
         };
         let config = &self.shared.config;
         let stored = &held.variant.response;
@@ -37,7 +39,7 @@ impl Fill {
             false => None,
         };
         let sent = self.wall();
-        let call = alone(&self.shared, inner, request, &self.told);
+        let call = pin!(alone(&self.shared, &mut inner, request, &self.told));
         let (response, read) = larder_cache::collect(&config.store, call).await;
         let response = response?;
         if response.status() != StatusCode::OK {

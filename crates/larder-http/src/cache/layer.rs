@@ -382,9 +382,9 @@ impl CacheLayer {
     /// and single ranges are answered from the chunks, a request for several ranges with the whole.
     ///
     /// A chunk that the store has lost makes a miss; one that is lost while it is served breaks the response off
-    /// ([`BrokenOff`](super::BrokenOff)), and the next request is a miss. Such a response is kept for a day at most, from when it was
-    /// stored or validated. What is invalidated or purged meanwhile is not served any more, but its chunks take room in
-    /// the store until then.
+    /// ([`BrokenOff`](super::BrokenOff)), and the next request is a miss. Such a response is kept for a day at most, from
+    /// when it was stored or validated. What is invalidated or purged meanwhile is not served any more, but its chunks
+    /// take room in the store until then.
     ///
     /// ```
     /// use larder_cache::Cache;

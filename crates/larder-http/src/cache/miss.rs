@@ -1,5 +1,6 @@
 //! What memory could not answer: asking the store, waiting for another request's fill, or filling.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::{IF_RANGE, RANGE};
@@ -10,18 +11,17 @@ use larder_core::{Entry, Key, KeyBuf, Moment, Revision, Tag};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{CredentialState, Reason, RequestFacts, Reuse, range};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower_service::Service;
-use tracing::Instrument;
 
 use super::answer::Answer;
 use super::body::{BoxError, ResponseBody};
 use super::chunks::Chunks;
-use super::fill::{Announced, Fill, Filled, Landing};
+use super::fill::{Announced, Answered, Fill, Filled, Landing};
+use super::kept;
 use super::layer::Shared;
 use super::plan::may_store;
-use super::record::{Content, Page, Variant};
+use super::record::{Content, Page, Shown, Variant};
 use super::service::{Asked, strip};
 use super::shadow::compare;
 use super::stream::Follower;
@@ -34,13 +34,13 @@ use crate::head::Snapshot;
 pub(super) struct Missed<S> {
     pub(super) shared: Arc<Shared>,
     pub(super) inner: S,
-    pub(super) key: KeyBuf,
+    pub(super) key: Key,
     pub(super) facts: RequestFacts,
     pub(super) only_if_cached: bool,
 }
 
-/// What a look into the store came to.
-enum Seen<B: Body> {
+/// What a look came to.
+pub(super) enum Seen<B: Body> {
     Answer(Response<ResponseBody<B>>),
     /// An answer that is stale, and what is to be refreshed meanwhile.
     Stale(Response<ResponseBody<B>>, There, Held),
@@ -78,7 +78,7 @@ pub(super) enum There {
 /// A stored response that the request selects, and that is no answer as it is.
 #[derive(Clone)]
 pub(super) struct Held {
-    pub(super) variant: Arc<Variant>,
+    pub(super) variant: Shown,
     pub(super) written: Moment,
     pub(super) tags: Arc<[Tag]>,
     /// All that is asked for is there, so that the handler need only say that it is good.
@@ -92,36 +92,54 @@ const ROUNDS: usize = 4;
 const LONGEST_RANGE: usize = 256;
 
 impl<S> Missed<S> {
-    pub(super) async fn run<ReqB, ResB>(
-        self,
-        mut request: Request<ReqB>,
-        mut asked: Asked,
-    ) -> Result<Response<ResponseBody<ResB>>, S::Error>
+    /// Looks at what memory could not tell; a store has most of it. What else there may be to do needs a larger future.
+    pub(super) async fn ask<ReqB, ResB>(self, request: Request<ReqB>) -> Answered<ResB, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Send + 'static,
         ReqB: Body + Send + 'static,
-        ResB: Body + Send + 'static,
-        ResB::Data: Send,
-        ResB::Error: Into<BoxError> + Send + 'static,
+        ResB: Body<Data: Send, Error: Into<BoxError> + Send> + Send + 'static,
+    {
+        let head = RequestHead::from(&request);
+        match self.shared.look(&self.key, Asked::Unknown, head, self.facts).await {
+            Seen::Answer(response) if self.shared.config.shadow.is_none() => Ok(response),
+            seen => Box::pin(self.run(request, Asked::Unknown, Some(seen))).await,
+        }
+    }
+
+    /// Goes on from what memory said, or from a look that was taken already.
+    pub(super) async fn run<ReqB, ResB>(
+        self,
+        mut request: Request<ReqB>,
+        mut asked: Asked,
+        mut seen: Option<Seen<ResB>>,
+    ) -> Answered<ResB, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        ReqB: Body + Send + 'static,
+        ResB: Body<Data: Send, Error: Into<BoxError> + Send> + Send + 'static,
     {
         let Missed { shared, mut inner, key, facts, only_if_cached } = self;
         let config = &shared.config;
         let mut told = Told::new(config, facts, Forward::UriMiss, Reason::Miss);
-        // Its length was checked when it was looked up.
-        let Ok(key) = key.key() else {
-            return alone(&shared, &mut inner, request, &told).await;
-        };
         // Made after the first look: a hit does not need it.
-        let mut snapshot: Option<Arc<Snapshot>> = None;
+        let mut taken: Option<Snapshot> = None;
         // One wait for all rounds, from when the first begins.
         let mut patience = None;
         for _ in 0..ROUNDS {
-            let look = std::mem::replace(&mut asked, Asked::Unknown);
-            let head = snapshot.as_deref().map_or(RequestHead::from(&request), RequestHead::from);
-            let seen = shared.look(&key, look, head, facts).await;
-            let seen = match (&config.shadow, seen) {
+            let before = taken.as_ref();
+            let head = before.map_or(RequestHead::from(&request), RequestHead::from);
+            let found = match seen.take() {
+                Some(seen) => seen,
+                None => {
+                    let asked = std::mem::replace(&mut asked, Asked::Unknown);
+                    shared.look(&key, asked, head, facts).await
+                }
+            };
+            let found = match (&config.shadow, found) {
                 (None, Seen::Answer(response)) => return Ok(response),
                 (Some(report), Seen::Answer(answer) | Seen::Stale(answer, ..)) => {
                     told.because(Reason::Shadow);
@@ -129,12 +147,12 @@ impl<S> Missed<S> {
                 }
                 (_, seen) => seen,
             };
-            let snapshot = snapshot.get_or_insert_with(|| Arc::new(Snapshot::from(&request)));
-            let (snapshot, head) = (snapshot.clone(), RequestHead::from(&**snapshot));
-            let (there, held) = match seen {
+            let snapshot = taken.take().unwrap_or_else(|| Snapshot::from(&request));
+            let head = RequestHead::from(&snapshot);
+            let (there, held) = match found {
                 Seen::Answer(response) => return Ok(response),
                 Seen::Stale(response, there, held) => {
-                    let fill = Fill::new(&shared, &key, &snapshot, facts, there, Some(held), told);
+                    let fill = Fill::new(&shared, &key, snapshot, facts, there, Some(held), told);
                     fill.behind(inner, request);
                     return Ok(response);
                 }
@@ -154,10 +172,12 @@ impl<S> Missed<S> {
             }
             if *head.method() == Method::HEAD {
                 // A response to HEAD fills nothing, so nobody waits for it and it waits for nobody.
-                let get = Arc::new(snapshot.as_get());
+                if held.is_none() {
+                    return alone(&shared, &mut inner, request, &told).await;
+                }
                 let facts = facts.without(RequestFacts::RANGE.union(RequestFacts::IF_RANGE));
-                let asked = Fill::new(&shared, &key, &get, facts, there, held, told);
-                return asked.head(&mut inner, request).await;
+                let asked = Fill::new(&shared, &key, snapshot.into_get(), facts, there, held, told);
+                return Box::pin(asked.head(inner, request)).await;
             }
             let Some(flight) = shared.flight(&key, &there, head, facts) else {
                 return alone(&shared, &mut inner, request, &told).await;
@@ -192,23 +212,16 @@ impl<S> Missed<S> {
                         }
                         _ => None,
                     };
-                    let mut fill = Fill::new(&shared, &key, &snapshot, facts, there, held, told);
+                    let mut fill = Fill::new(&shared, &key, snapshot, facts, there, held, told);
                     (fill.flight, fill.room) = (Some(flight), Some(room));
-                    let (sender, receiver) = oneshot::channel();
-                    // Boxed where it is made: with a body that has a compressor inside it is too large for the stack.
-                    let task = Box::pin(fill.run(pilot, inner, request, sender));
-                    // In a task of its own: a client that goes away harms nobody.
-                    tokio::spawn(task.in_current_span());
-                    match receiver.await {
-                        Ok(Filled::Response(response)) => return Ok(response),
-                        Ok(Filled::Failed(error)) => return Err(error),
-                        Ok(Filled::Panicked(panic)) => std::panic::resume_unwind(panic),
-                        Ok(Filled::Again(again)) => {
-                            (inner, request, told) = *again;
+                    match kept::keep(pin!(fill.run(pilot, inner, request))).await {
+                        Filled::Answer(answer) => return answer,
+                        Filled::Again(again) => {
+                            let snapshot;
+                            (inner, request, snapshot, told) = *again;
+                            taken = Some(snapshot);
                             continue;
                         }
-                        // The runtime is shutting down; this task ends with it.
-                        Err(_) => panic!("the fill of a cached response was lost"),
                     }
                 }
             };
@@ -252,6 +265,7 @@ impl<S> Missed<S> {
                     return alone(&shared, &mut inner, request, &told).await;
                 }
             }
+            taken = Some(snapshot);
         }
         alone(&shared, &mut inner, request, &told).await
     }
@@ -263,23 +277,20 @@ impl<S> Missed<S> {
         S::Future: Send + 'static,
         S::Error: Send + 'static,
         ReqB: Body + Send + 'static,
-        ResB: Body + Send + 'static,
-        ResB::Data: Send,
-        ResB::Error: Into<BoxError> + Send + 'static,
+        ResB: Body<Data: Send, Error: Send> + Send + 'static,
     {
         let Missed { shared, inner, key, facts, .. } = self;
         let Asked::Page(entry) = asked else { return };
-        let Ok(key) = key.key() else { return };
         let Some((there, page, written)) = shared.page(entry) else { return };
-        let snapshot = Arc::new(Snapshot::from(&request));
-        let held = Held::new(page.newest.clone(), written, &there, true);
+        let snapshot = Snapshot::from(&request);
+        let held = Held::new(Shown::Newest(page), written, &there, true);
         let told = Told::new(&shared.config, facts, Forward::Stale, Reason::Expired);
-        Fill::new(&shared, &key, &snapshot, facts, there, Some(held), told).behind(inner, request);
+        Fill::new(&shared, &key, snapshot, facts, there, Some(held), told).behind(inner, request);
     }
 }
 
 impl Held {
-    fn new(variant: Arc<Variant>, written: Moment, there: &There, whole: bool) -> Self {
+    fn new(variant: Shown, written: Moment, there: &There, whole: bool) -> Self {
         let tags = match there {
             There::Page(_, _, entry, _) => entry.tags().into(),
             _ => Arc::default(),
@@ -347,7 +358,8 @@ impl Shared {
         };
         match self.selects(&page.newest, head, facts) {
             Ok(true) => {
-                return self.try_variant(key, &page.newest, written, head, facts, there).await;
+                let variant = Shown::Newest(page);
+                return self.try_variant(key, &variant, written, head, facts, there).await;
             }
             Ok(false) => {}
             Err(reason @ Reason::AmbiguousCookie) => return Seen::Pass(reason),
@@ -374,7 +386,7 @@ impl Shared {
     async fn try_variant<B: Body>(
         &self,
         key: &Key,
-        variant: &Arc<Variant>,
+        variant: &Shown,
         written: Moment,
         head: RequestHead<'_>,
         facts: RequestFacts,
@@ -438,7 +450,7 @@ impl Shared {
         page: &Page,
         head: RequestHead<'_>,
         facts: RequestFacts,
-    ) -> Option<(Arc<Variant>, Moment)> {
+    ) -> Option<(Shown, Moment)> {
         let selectors = self.selectors(page, head).ok()?;
         let wanted: Vec<_> = page.lists.iter().zip(&selectors).collect();
         let keys: Vec<Key> = wanted
@@ -457,12 +469,12 @@ impl Shared {
                 .iter()
                 .any(|(list, selector)| **list == variant.list && ***selector == *variant.selector);
             let written = now - self.resident(&entry, &variant, now);
-            (selected && variant.covers(head, facts)).then_some((variant, written))
+            (selected && variant.covers(head, facts)).then(|| (Shown::Other(variant), written))
         })
     }
 
-    // The key under which fills of such requests are joined. Requests that the page tells apart, requests for different
-    // parts, and requests with credentials that the route does not cover, fly apart.
+    // The key under which fills of such requests are joined: the page's own for most. Requests that the page tells apart,
+    // requests for different parts, and requests with credentials that the route does not cover, fly apart.
     pub(super) fn flight(
         &self,
         key: &Key,
@@ -470,12 +482,18 @@ impl Shared {
         head: RequestHead<'_>,
         facts: RequestFacts,
     ) -> Option<Key> {
-        let mut flight = KeyBuf::from(key.as_ref()).part("f");
         let credentials = self.view(head, facts, None).credentials;
-        flight.push(if matches!(credentials, CredentialState::Undeclared(_)) { "c" } else { "" });
-        if let There::Page(_, _, _, page) = there
-            && let Some(list) = page.lists.first()
-        {
+        let undeclared = matches!(credentials, CredentialState::Undeclared(_));
+        let list = match there {
+            There::Page(_, _, _, page) => page.lists.first(),
+            _ => None,
+        };
+        if !undeclared && list.is_none() && !facts.any(RequestFacts::RANGE) {
+            return Some(key.clone());
+        }
+        let mut flight = KeyBuf::from(key.as_ref()).part("f");
+        flight.push(if undeclared { "c" } else { "" });
+        if let Some(list) = list {
             let selector = list.select(&self.config.policy, head, &self.computed).ok();
             flight.push_optional(selector);
         }

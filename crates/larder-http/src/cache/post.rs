@@ -2,8 +2,8 @@
 //! would give.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Method, Request, Response};
@@ -12,15 +12,13 @@ use larder_cache::{Joined, Pilot};
 use larder_core::{Begin, Key, KeyBuf, Sequence, Token};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::{Reason, RequestFacts, authority};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower_service::Service;
-use tracing::Instrument;
 
-use super::body::{BoxError, ResponseBody};
 use super::commit::{Commit, Permit};
-use super::fill::{Fill, Filled, Sender};
+use super::fill::{Answered, Fill, HOLD};
 use super::invalidate::{self, Targets};
+use super::kept;
 use super::key;
 use super::layer::Shared;
 use super::miss::There;
@@ -28,9 +26,6 @@ use super::service::strip;
 use super::verdict::Told;
 use crate::RequestHead;
 use crate::head::Snapshot;
-
-// How long the marker of a running POST lives without being renewed.
-const HOLD: Duration = Duration::from_secs(6);
 
 /// The key under which the answer to a POST may be stored, if the policy stores such answers at all.
 pub(super) fn key(shared: &Shared, head: RequestHead<'_>, facts: RequestFacts) -> Option<Key> {
@@ -56,30 +51,20 @@ pub(super) async fn run<S, ReqB, ResB>(
     key: Key,
     facts: RequestFacts,
     request: Request<ReqB>,
-) -> Result<Response<ResponseBody<ResB>>, S::Error>
+) -> Answered<ResB, S::Error>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     ReqB: Body + Send + 'static,
-    ResB: Body + Send + 'static,
-    ResB::Data: Send,
-    ResB::Error: Into<BoxError> + Send + 'static,
+    ResB: Body<Data: Send, Error: Send> + Send + 'static,
 {
-    let snapshot = Arc::new(Snapshot::from(&request));
     let told = Told::new(&shared.config, facts, Forward::Method, Reason::UnsafeMethod);
     let targets = Targets::of(&request, facts);
-    let fill = Fill::new(&shared, &key, &snapshot, facts, There::Nothing, None, told);
-    let (sender, receiver) = oneshot::channel();
-    // In a task of its own: what was changed is invalidated though the client has left.
-    tokio::spawn(Box::pin(fill.post(targets, inner, request, sender)).in_current_span());
-    match receiver.await {
-        Ok(Filled::Response(response)) => Ok(response),
-        Ok(Filled::Failed(error)) => Err(error),
-        Ok(Filled::Panicked(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is shutting down; this task ends with it.
-        Ok(Filled::Again(_)) | Err(_) => panic!("a request to the handler was lost"),
-    }
+    let snapshot = Snapshot::from(&request);
+    let fill = Fill::new(&shared, &key, snapshot, facts, There::Nothing, None, told);
+    // What was changed is invalidated though the client has left.
+    kept::keep(pin!(fill.post(targets, inner, request))).await
 }
 
 impl Fill {
@@ -88,10 +73,10 @@ impl Fill {
         targets: Targets,
         inner: S,
         request: Request<ReqB>,
-        sender: Sender<S, ReqB, ResB, S::Error>,
-    ) where
+    ) -> Answered<ResB, S::Error>
+    where
         S: Service<Request<ReqB>, Response = Response<ResB>>,
-        ResB: Body,
+        ResB: Body<Data: Send, Error: Send> + Send + 'static,
     {
         // As with every fill, what invalidates from here on voids what is stored.
         let store = self.shared.config.store.clone();
@@ -106,11 +91,12 @@ impl Fill {
         let (marker, marks) = tokio::join!(begun, store.marks(&tags));
         let sequence = marks.map(|marks| marks.sequence).ok();
         let held: Vec<_> = marker.iter().cloned().collect();
-        let posting = self.posted(targets, inner, request, sender, marker.clone(), sequence);
-        store.holding(&held, HOLD, posting).await;
+        let posting = pin!(self.posted(targets, inner, request, marker.clone(), sequence));
+        let answered = store.holding(&held, HOLD, posting).await;
         if let Some((key, token)) = marker {
             let _ = store.release(&key, token, None).await;
         }
+        answered
     }
 
     async fn posted<S, ReqB, ResB>(
@@ -118,24 +104,25 @@ impl Fill {
         targets: Targets,
         mut inner: S,
         mut request: Request<ReqB>,
-        sender: Sender<S, ReqB, ResB, S::Error>,
         marker: Option<(Key, Token)>,
         sequence: Option<Sequence>,
-    ) where
+    ) -> Answered<ResB, S::Error>
+    where
         S: Service<Request<ReqB>, Response = Response<ResB>>,
-        ResB: Body,
+        ResB: Body<Data: Send, Error: Send> + Send + 'static,
     {
         // A condition on a POST is for the handler alone.
         self.facts = self.facts.without(RequestFacts::CONDITIONAL);
         let deadline = Instant::now() + self.shared.config.deadline;
         let sent = self.wall();
         strip(&self.shared, &mut request);
-        let call = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
+        let call = async move { inner.call(request).await };
+        let call = pin!(AssertUnwindSafe(call).catch_unwind());
         let store = self.shared.config.store.clone();
         let (called, read) = larder_cache::collect(&store, call).await;
         let response = match called {
             Ok(Ok(response)) => response,
-            failed => return self.pass_on(failed, sender),
+            failed => return self.passed_on(failed),
         };
         let outdated = targets.outdated(&self.shared, &response);
         invalidate::remove(&self.shared, outdated, marker.is_some()).await;
@@ -143,23 +130,21 @@ impl Fill {
             Ok(Ok(plan)) => plan,
             Ok(Err(reason)) => {
                 self.told.because(reason);
-                return self.pass_on(Ok(Ok(response)), sender);
+                return self.passed_on(Ok(Ok(response)));
             }
-            Err(panic) => return self.pass_on(Err(panic), sender),
+            Err(panic) => return self.passed_on(Err(panic)),
         };
         self.room = self.shared.room();
         if self.room.is_none() {
             self.told.because(Reason::TooManyFills);
-            return self.pass_on(Ok(Ok(response)), sender);
+            return self.passed_on(Ok(Ok(response)));
         }
         let (Some(built_at), Some((pilot, token))) = (sequence, self.right_to_store(marker).await)
         else {
-            return self.pass_on(Ok(Ok(response)), sender);
+            return self.passed_on(Ok(Ok(response)));
         };
-        let held = [(self.key.clone(), token)];
         let commit = Commit { built_at, permit: Permit::Token(token), head_at: self.now() };
-        let copying = self.copy(Some(pilot), response, None, sender, plan, commit, deadline);
-        store.holding(&held, HOLD, copying).await;
+        Ok(self.copy(Some(pilot), response, None, plan, commit, deadline).await)
     }
 
     // The marker of a fill, taken when what was there is gone; good only if nothing else has invalidated the URL since

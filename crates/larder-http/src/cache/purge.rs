@@ -181,7 +181,7 @@ impl Purger {
         let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
         let (live, left): (Arc<dyn larder_core::Live>, _) =
             if let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) {
-                let newest = Arc::new(self.aged(&page.newest, resident));
+                let newest = self.aged(&page.newest, resident);
                 let left = newest.response.kept_for(&self.shared.config.policy);
                 let (lists, others) = (page.lists.clone(), page.others.clone());
                 // A page without use of its own may still lead to variants.

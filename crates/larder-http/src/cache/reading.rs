@@ -1,13 +1,14 @@
 //! Reading a body to its end, for those who must know all of it before its head goes out.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body;
 
 use super::body::ResponseBody;
-use super::tee::{self, Copied, Copying};
+use super::tee::{self, Copied, Copying, Over};
 
 /// A body that is being read, up to a limit.
 pub(crate) struct Reading<B: Body>(Copying<B>);
@@ -21,7 +22,10 @@ impl<B: Body> Reading<B> {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Read<B::Error>> {
-        self.0.poll_copy(cx, |_| {}).map(Read)
+        match ready!(self.0.poll_copy(cx, |_| {})) {
+            Copied::Broken(Over::Panicked(panic)) => resume_unwind(panic),
+            copied => Poll::Ready(Read(copied)),
+        }
     }
 
     /// The body as it would have come, and its bytes if that is all of them.
@@ -32,7 +36,7 @@ impl<B: Body> Reading<B> {
         }
         let (frames, rest) = self.0.into_parts();
         let (writer, reader) = tee::pair(frames, rest.size_hint());
-        writer.ended(Ok(read.0), rest);
+        writer.ended(read.0, rest);
         (ResponseBody::copied(reader), None)
     }
 }

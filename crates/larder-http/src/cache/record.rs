@@ -1,12 +1,12 @@
 //! What is stored for a URL: parsed once, read by every hit.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{AGE, LAST_MODIFIED};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::{Encoded, Live, Result as StoreResult};
 use larder_http_rules::range::Part;
 use larder_http_rules::{CredentialRule, Policy, RequestFacts, Terms, date};
@@ -28,10 +28,11 @@ pub(super) struct Page {
     /// The names of the other variants, newest first.
     pub(super) others: Vec<[u8; 16]>,
     /// The newest variant.
-    pub(super) newest: Arc<Variant>,
+    pub(super) newest: Variant,
 }
 
 /// One stored response and the request values that select it.
+#[derive(Clone)]
 pub(super) struct Variant {
     pub(super) list: Arc<List>,
     /// The route's rule for credentials together with the list's cookies, where they differ.
@@ -45,6 +46,24 @@ pub(super) struct Variant {
     /// The queries that it answers, where it says that not all of a query matters.
     pub(super) search: Option<Search>,
     pub(super) response: Stored,
+}
+
+/// A variant that somebody uses, wherever it stands.
+#[derive(Clone)]
+pub(super) enum Shown {
+    Newest(Arc<Page>),
+    Other(Arc<Variant>),
+}
+
+impl Deref for Shown {
+    type Target = Variant;
+
+    fn deref(&self) -> &Variant {
+        match self {
+            Shown::Newest(page) => &page.newest,
+            Shown::Other(variant) => variant,
+        }
+    }
 }
 
 /// A stored response.
@@ -88,24 +107,22 @@ impl Content {
     }
 }
 
-impl Stored {
-    pub(super) fn new(
-        status: StatusCode,
-        mut fields: HeaderMap,
-        content: Content,
-        trailers: Option<HeaderMap>,
-        terms: Terms,
-        now: SystemTime,
-    ) -> Self {
-        fields.remove(AGE);
-        let mut headers = HeaderMap::with_capacity(fields.len() + 1);
-        headers.insert(AGE, HeaderValue::from_static("0"));
-        headers.extend(fields);
-        Stored::complete(status, headers, content, trailers, terms, now)
+/// These fields behind a slot for `Age`; `names` is how many there may become.
+pub(super) fn slotted<'a>(
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    names: usize,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(names + 1);
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    for (name, value) in fields.filter(|(name, _)| **name != AGE) {
+        headers.append(name, value.clone());
     }
+    headers
+}
 
-    /// With the slot in its place already.
-    pub(super) fn complete(
+impl Stored {
+    /// `headers` are [slotted].
+    pub(super) fn new(
         status: StatusCode,
         headers: HeaderMap,
         content: Content,
@@ -138,11 +155,10 @@ impl Stored {
         self.part.as_ref().map_or(self.content.length(), |part| part.of)
     }
 
-    /// These bytes of the whole, which must be there; `None` where they are in chunks.
-    pub(super) fn slice(&self, bytes: &Range<u64>) -> Option<Bytes> {
+    /// Where these bytes of the whole, which must be there, lie in what is stored.
+    pub(super) fn place(&self, bytes: &Range<u64>) -> Range<usize> {
         let first = self.part.as_ref().map_or(0, |part| part.bytes.start);
-        let within = (bytes.start - first) as usize..(bytes.end - first) as usize;
-        self.content.here().map(|body| body.slice(within))
+        (bytes.start - first) as usize..(bytes.end - first) as usize
     }
 
     fn weight(&self) -> usize {
@@ -179,17 +195,9 @@ impl Variant {
 
     /// The same variant, so much older: for a record that is written anew.
     pub(super) fn aged(&self, by: Duration) -> Variant {
-        let mut response = self.response.clone();
-        response.terms.initial_age = response.terms.age(by);
-        Variant {
-            list: self.list.clone(),
-            rule: self.rule.clone(),
-            selector: self.selector.clone(),
-            verbatim: None,
-            by_language: self.by_language.clone(),
-            search: self.search.clone(),
-            response,
-        }
+        let mut aged = Variant { verbatim: None, ..self.clone() };
+        aged.response.terms.initial_age = self.response.terms.age(by);
+        aged
     }
 
     fn own_weight(&self) -> usize {
@@ -199,7 +207,7 @@ impl Variant {
 
 impl Page {
     /// The first page of a URL.
-    pub(super) fn first(variant: Arc<Variant>) -> Self {
+    pub(super) fn first(variant: Variant) -> Self {
         let lists = smallvec![variant.list.clone()];
         Page { id: rand::random(), lists, others: Vec::new(), newest: variant }
     }

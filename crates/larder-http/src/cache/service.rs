@@ -54,14 +54,13 @@ enum Onward<B: Body> {
     Pass(Forward, Reason),
     /// Passed on; a non-error answer invalidates.
     Unsafe(RequestFacts),
-    /// Not answered from memory. Boxed, since what hits return had better be small.
-    Miss(Box<Missing>),
-    /// Answered by a stale response, to be refreshed meanwhile.
+    /// Not answered from memory.
+    Miss(Missing),
+    /// Answered by a stale response, to be refreshed meanwhile. Boxed, since what hits return had better be small.
     Stale(Box<(Response<ResponseBody<B>>, Missing)>),
 }
 
 struct Missing {
-    key: KeyBuf,
     facts: RequestFacts,
     only_if_cached: bool,
     asked: Asked,
@@ -82,6 +81,8 @@ impl Shared {
         &self,
         request: &Request<ReqB>,
         known: RequestFacts,
+        // A large value, which a hit had better not move.
+        key: &mut KeyBuf,
     ) -> Result<Response<ResponseBody<ResB>>, Onward<ResB>> {
         let config = &self.config;
         let head = RequestHead::from(request);
@@ -101,8 +102,7 @@ impl Shared {
         if !empty && !facts.any(RequestFacts::CONTENT_KEYED) {
             return Err(Onward::Pass(Forward::Bypass, Reason::RequestContent));
         }
-        let mut key = KeyBuf::from(config.room.as_ref());
-        match key::write_request(&mut key, self, head, facts, host) {
+        match key::write_request(key, self, head, facts, host) {
             Ok(false) => {}
             Ok(true) => facts = facts.union(RequestFacts::QUERY_REWRITTEN),
             Err(reason) => return Err(Onward::Pass(Forward::Bypass, reason)),
@@ -128,7 +128,7 @@ impl Shared {
                         verdict::hit(config, facts, Tier::Near, &mut response, &answer);
                         if answer.refresh {
                             let asked = Asked::Page(entry);
-                            let missing = Missing { key, facts, only_if_cached, asked };
+                            let missing = Missing { facts, only_if_cached, asked };
                             return Err(Onward::Stale(Box::new((response, missing))));
                         }
                         return Ok(response);
@@ -140,7 +140,7 @@ impl Shared {
                 },
             },
         };
-        Err(Onward::Miss(Box::new(Missing { key, facts, only_if_cached, asked })))
+        Err(Onward::Miss(Missing { facts, only_if_cached, asked }))
     }
 
     // What is near and was not read yet: decoded where it lies, once for all who come after.
@@ -203,7 +203,8 @@ where
             None => RequestFacts::default(),
             Some(_) => RequestFacts::EXPLAINED,
         };
-        let answered = match self.shared.open(&request, known) {
+        let mut target = KeyBuf::from(self.shared.config.room.as_ref());
+        let answered = match self.shared.open(&request, known, &mut target) {
             // Nearly every hit: nothing is written into the future once more.
             Ok(response) if key.is_none() => return ResponseFuture::hit(response),
             Ok(response) => ResponseFuture::hit(response),
@@ -217,24 +218,27 @@ where
                 match post::key(&shared, RequestHead::from(&request), facts) {
                     Some(url) => {
                         let posted = post::run(shared, self.ready(), url, facts, request);
-                        ResponseFuture::boxed(Box::pin(posted))
+                        ResponseFuture::kept(posted)
                     }
                     None => {
                         let targets = invalidate::Targets::of(&request, facts);
                         self.strip(&mut request);
                         let response = self.inner.call(request);
                         let after = invalidate::after(shared, targets, response);
-                        ResponseFuture::boxed(Box::pin(after))
+                        ResponseFuture::kept(after)
                     }
                 }
             }
             Err(Onward::Miss(missing)) => {
-                let (missed, asked) = self.missed(*missing);
-                ResponseFuture::boxed(Box::pin(missed.run(request, asked)))
+                let (missed, asked) = self.missed(target, missing);
+                match asked {
+                    Asked::Unknown => ResponseFuture::kept(missed.ask(request)),
+                    asked => ResponseFuture::kept(missed.run(request, asked, None)),
+                }
             }
             Err(Onward::Stale(stale)) => {
                 let (response, missing) = *stale;
-                let (missed, asked) = self.missed(missing);
+                let (missed, asked) = self.missed(target, missing);
                 missed.refresh(request, asked);
                 ResponseFuture::hit(response)
             }
@@ -244,9 +248,10 @@ where
 }
 
 impl<S: Clone> Cached<S> {
-    fn missed(&mut self, missing: Missing) -> (miss::Missed<S>, Asked) {
-        let Missing { key, facts, only_if_cached, asked } = missing;
+    fn missed(&mut self, key: KeyBuf, missing: Missing) -> (miss::Missed<S>, Asked) {
+        let Missing { facts, only_if_cached, asked } = missing;
         let (inner, shared) = (self.ready(), self.shared.clone());
+        let key = key.key().expect("its length was checked");
         (miss::Missed { shared, inner, key, facts, only_if_cached }, asked)
     }
 

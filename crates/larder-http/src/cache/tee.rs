@@ -1,6 +1,8 @@
 //! One body for all: the bounded copy that is stored, and what the client that began the fill reads of it.
 
 use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use smallvec::SmallVec;
+use tokio::sync::{mpsc, oneshot};
 
 use super::body::shared;
 use super::stream::{End, Next, Place, Stream};
@@ -20,7 +23,8 @@ use super::stream::{End, Next, Place, Stream};
 /// copy already; when the copy is given up, the rest of the body goes to the client as it comes.
 pub(super) struct Copying<B: Body> {
     body: Pin<Box<B>>,
-    frames: Vec<Bytes>,
+    // Most have one.
+    frames: SmallVec<[Bytes; 1]>,
     seen: u64,
     bytes: u64,
     limit: u64,
@@ -33,10 +37,15 @@ pub(super) enum Copied<E> {
     Complete(Bytes, Option<HeaderMap>),
     /// It is larger than the limit.
     TooLarge,
-    /// The body failed.
+    /// The body failed, or ended where it had not said.
+    Broken(Over<E>),
+}
+
+/// How a body ended.
+pub(super) enum Over<E> {
+    End(Option<HeaderMap>),
     Failed(E),
-    /// It ended, and not where it had said.
-    Truncated(Option<HeaderMap>),
+    Panicked(Panic),
 }
 
 // What a frame costs beside its bytes, so that a flood of tiny or empty frames meets the limit too.
@@ -45,7 +54,7 @@ const FRAME_COST: u64 = 64;
 impl<B: Body> Copying<B> {
     /// `prefix` comes before the body; `expected` is what `Content-Length` says of both; nothing is allocated on its word.
     pub(super) fn new(prefix: Option<Bytes>, body: B, limit: u64, expected: Option<u64>) -> Self {
-        let frames: Vec<Bytes> = prefix.into_iter().collect();
+        let frames: SmallVec<[Bytes; 1]> = prefix.into_iter().collect();
         let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
         let seen = frames.len() as u64;
         Copying { body: Box::pin(body), frames, seen, bytes, limit, expected }
@@ -58,35 +67,26 @@ impl<B: Body> Copying<B> {
         mut seen: impl FnMut(&Bytes),
     ) -> Poll<Copied<B::Error>> {
         loop {
-            let frame = match self.body.as_mut().poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(self.complete(None)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Copied::Failed(error)),
-                Poll::Ready(Some(Ok(frame))) => shared(frame),
+            let data = match ready!(poll_data(self.body.as_mut(), cx)) {
+                Ok(data) => data,
+                Err(Over::End(trailers)) => return Poll::Ready(self.complete(trailers)),
+                Err(over) => return Poll::Ready(Copied::Broken(over)),
             };
-            match frame.into_data() {
-                Ok(data) => {
-                    self.seen += 1;
-                    if !data.is_empty() {
-                        seen(&data);
-                        self.bytes += data.len() as u64;
-                        self.frames.push(data);
-                    }
-                    if self.bytes + FRAME_COST * (self.seen - 1) > self.limit {
-                        return Poll::Ready(Copied::TooLarge);
-                    }
-                }
-                // Trailers are the last frame.
-                Err(frame) => {
-                    return Poll::Ready(self.complete(frame.into_trailers().ok()));
-                }
+            self.seen += 1;
+            if !data.is_empty() {
+                seen(&data);
+                self.bytes += data.len() as u64;
+                self.frames.push(data);
+            }
+            if self.bytes + FRAME_COST * (self.seen - 1) > self.limit {
+                return Poll::Ready(Copied::TooLarge);
             }
         }
     }
 
     fn complete(&mut self, trailers: Option<HeaderMap>) -> Copied<B::Error> {
         if self.expected.is_some_and(|expected| expected != self.bytes) {
-            return Copied::Truncated(trailers);
+            return Copied::Broken(Over::End(trailers));
         }
         let body = match &mut *self.frames {
             [] => Bytes::new(),
@@ -101,7 +101,7 @@ impl<B: Body> Copying<B> {
     }
 
     /// What was copied so far, and the body that has the rest.
-    pub(super) fn into_parts(self) -> (Vec<Bytes>, Pin<Box<B>>) {
+    pub(super) fn into_parts(self) -> (SmallVec<[Bytes; 1]>, Pin<Box<B>>) {
         (self.frames, self.body)
     }
 
@@ -109,6 +109,25 @@ impl<B: Body> Copying<B> {
     pub(super) fn frames(&self) -> &[Bytes] {
         &self.frames
     }
+}
+
+/// A body's next bytes, or how it ended. What it panicked with is its own client's.
+pub(super) fn poll_data<B: Body>(
+    body: Pin<&mut B>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Bytes, Over<B::Error>>> {
+    let frame = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
+        Ok(frame) => ready!(frame),
+        Err(panic) => return Poll::Ready(Err(Over::Panicked(panic))),
+    };
+    Poll::Ready(match frame {
+        None => Err(Over::End(None)),
+        Some(Err(error)) => Err(Over::Failed(error)),
+        // Trailers are the last frame.
+        Some(Ok(frame)) => {
+            shared(frame).into_data().map_err(|frame| Over::End(frame.into_trailers().ok()))
+        }
+    })
 }
 
 /// The writing half: the fill tells those who read what comes.
@@ -127,27 +146,30 @@ pub(super) struct Reader<B: Body> {
 enum ReaderState<B: Body> {
     Copy { place: Place, own: Arc<Mutex<Option<Own<B>>>> },
     Rest(Pin<Box<B>>),
-    Fed(mpsc::Receiver<Fed<B::Error>>),
+    Fed(Fed<B>),
     Done,
 }
 
 /// What only the client that began the fill gets.
-enum Own<B: Body> {
-    Failed(B::Error),
+pub(super) enum Own<B: Body> {
+    // The client's task panics as it would have without a cache.
+    Over(Over<B::Error>),
     // The copy was given up.
     Rest(Pin<Box<B>>),
     // It goes on, and is not kept.
-    Fed(mpsc::Receiver<Fed<B::Error>>),
-    // The body panicked, or the fill was lost. The client's task panics as it would have without a cache.
-    Panicked(Panic),
+    Fed(Fed<B>),
 }
 
-/// The rest of a body that the fill goes on reading, as it reaches the client.
-pub(super) enum Fed<E> {
-    Data(Bytes),
-    End(Option<HeaderMap>),
-    Failed(E),
-    Panicked(Panic),
+/// A body that the fill goes on reading, as it reaches the client.
+pub(super) struct Fed<B: Body> {
+    data: mpsc::Receiver<Bytes>,
+    end: oneshot::Receiver<Own<B>>,
+}
+
+/// The other side of it.
+pub(super) struct Feed<B: Body> {
+    pub(super) data: mpsc::Sender<Bytes>,
+    pub(super) end: oneshot::Sender<Own<B>>,
 }
 
 /// What a panic threw.
@@ -156,9 +178,15 @@ pub(super) type Panic = Box<dyn Any + Send>;
 // How many frames the fill reads ahead of a client that it feeds.
 const FRAMES_AHEAD: usize = 8;
 
+// The runtime is shutting down; what reads ends with it.
+const LOST: &str = "the fill of a cached response was lost";
+
 /// A pair, beginning with these frames. `size` is what is known of the whole body.
-pub(super) fn pair<B: Body>(frames: Vec<Bytes>, size: SizeHint) -> (Writer<B>, Reader<B>) {
-    let stream = Stream::new(frames);
+pub(super) fn pair<B: Body>(
+    frames: impl IntoIterator<Item = Bytes>,
+    size: SizeHint,
+) -> (Writer<B>, Reader<B>) {
+    let stream = Stream::new(frames.into_iter().collect());
     let own = Arc::new(Mutex::new(None));
     let state = ReaderState::Copy { place: stream.place(), own: own.clone() };
     (Writer { stream, own }, Reader { state, read: 0, size })
@@ -184,21 +212,20 @@ impl<B: Body> Writer<B> {
     }
 
     /// The copy is given up, and the fill goes on reading: the client gets what it is fed.
-    pub(super) fn feed(self) -> mpsc::Sender<Fed<B::Error>> {
-        let (feed, fed) = mpsc::channel(FRAMES_AHEAD);
-        self.end(Own::Fed(fed));
-        feed
+    pub(super) fn feed(self) -> Feed<B> {
+        let ((feed, data), (told, end)) = (mpsc::channel(FRAMES_AHEAD), oneshot::channel());
+        self.end(Own::Fed(Fed { data, end }));
+        Feed { data: feed, end: told }
     }
 
     /// Ends as the copy did; `rest` is what it has not read.
-    pub(super) fn ended(self, copied: Result<Copied<B::Error>, Panic>, rest: Pin<Box<B>>) {
+    pub(super) fn ended(self, copied: Copied<B::Error>, rest: Pin<Box<B>>) {
         match copied {
-            Ok(Copied::Complete(_, trailers) | Copied::Truncated(trailers)) => {
+            Copied::Complete(_, trailers) | Copied::Broken(Over::End(trailers)) => {
                 self.complete(trailers);
             }
-            Ok(Copied::Failed(error)) => self.end(Own::Failed(error)),
-            Ok(Copied::TooLarge) => self.hand_over(rest),
-            Err(panic) => self.end(Own::Panicked(panic)),
+            Copied::Broken(over) => self.end(Own::Over(over)),
+            Copied::TooLarge => self.hand_over(rest),
         }
     }
 
@@ -211,7 +238,7 @@ impl<B: Body> Writer<B> {
 impl<B: Body> Drop for Writer<B> {
     fn drop(&mut self) {
         // Unless it has ended.
-        self.end(Own::Panicked(Box::new("the fill of a cached response was lost")));
+        self.end(Own::Over(Over::Panicked(Box::new(LOST))));
     }
 }
 
@@ -228,20 +255,14 @@ impl<B: Body> Reader<B> {
                     return Poll::Ready(frame.map(|frame| frame.map(shared)));
                 }
                 ReaderState::Fed(fed) => {
-                    let fed = ready!(fed.poll_recv(cx));
-                    if let Some(Fed::Data(data)) = fed {
+                    if let Some(data) = ready!(fed.data.poll_recv(cx)) {
                         self.read += data.len() as u64;
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
-                    self.state = ReaderState::Done;
-                    return match fed {
-                        Some(Fed::End(trailers)) => {
-                            Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
-                        }
-                        Some(Fed::Failed(error)) => Poll::Ready(Some(Err(error))),
-                        Some(Fed::Panicked(panic)) => std::panic::resume_unwind(panic),
-                        _ => panic!("the fill of a cached response was lost"),
-                    };
+                    let own = ready!(Pin::new(&mut fed.end).poll(cx));
+                    if let Some(last) = self.ended(own.ok()) {
+                        return Poll::Ready(last);
+                    }
                 }
                 ReaderState::Copy { place, own } => match ready!(place.poll_next(cx)) {
                     Next::Frame(frame) => {
@@ -254,17 +275,33 @@ impl<B: Body> Reader<B> {
                     }
                     Next::End(End::Broken) => {
                         let own = own.lock().take();
-                        self.state = ReaderState::Done;
-                        match own {
-                            Some(Own::Failed(error)) => return Poll::Ready(Some(Err(error))),
-                            Some(Own::Panicked(panic)) => std::panic::resume_unwind(panic),
-                            Some(Own::Rest(body)) => self.state = ReaderState::Rest(body),
-                            Some(Own::Fed(fed)) => self.state = ReaderState::Fed(fed),
-                            None => {}
+                        if let Some(last) = self.ended(own) {
+                            return Poll::Ready(last);
                         }
                     }
                 },
             }
+        }
+    }
+
+    // What comes last; `None` where something else goes on.
+    fn ended(&mut self, own: Option<Own<B>>) -> Option<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.state = ReaderState::Done;
+        match own {
+            Some(Own::Over(Over::End(trailers))) => {
+                Some(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Some(Own::Over(Over::Failed(error))) => Some(Some(Err(error))),
+            Some(Own::Over(Over::Panicked(panic))) => resume_unwind(panic),
+            Some(Own::Rest(body)) => {
+                self.state = ReaderState::Rest(body);
+                None
+            }
+            Some(Own::Fed(fed)) => {
+                self.state = ReaderState::Fed(fed);
+                None
+            }
+            None => panic!("{LOST}"),
         }
     }
 

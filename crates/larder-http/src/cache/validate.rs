@@ -1,6 +1,6 @@
 //! Asking the handler whether what is stored is still good, or for the rest of it.
 
-use std::sync::Arc;
+use std::panic::resume_unwind;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,13 +17,14 @@ use larder_http_rules::conditional::is_strong;
 use larder_http_rules::range::Part;
 use larder_http_rules::validation::{self, Confirmed};
 use larder_http_rules::{Reason, RequestFacts, date};
+use tracing::Instrument;
 
 use super::answer::{Answer, Wanted};
 use super::body::ResponseBody;
 use super::commit::Commit;
-use super::fill::{Fill, Filled, Landing, Sender, land};
+use super::fill::{Fill, Landing, land};
 use super::miss::Held;
-use super::record::{Stored, Variant};
+use super::record::{Stored, Variant, slotted};
 use super::tee::Panic;
 use crate::RequestHead;
 
@@ -65,17 +66,15 @@ impl Fill {
     }
 
     /// The handler says that what is held is good: it is brought up to date, and answers (RFC 9111 §4.3.4).
-    #[allow(clippy::too_many_arguments)]
-    pub(super) async fn confirmed<S, ReqB, ResB: Body, E>(
+    pub(super) async fn confirmed<ResB: Body>(
         mut self,
         held: Held,
         pilot: Option<Pilot>,
         answer: Response<ResB>,
-        sender: Sender<S, ReqB, ResB, E>,
         sent: SystemTime,
-        read: &[Tag],
+        read: Vec<Tag>,
         commit: Commit,
-    ) {
+    ) -> Response<ResponseBody<ResB>> {
         let (mut parts, _) = answer.into_parts();
         self.told.answered(parts.status);
         let confirms = match self.shared.config.policy.contested {
@@ -83,12 +82,12 @@ impl Fill {
             false => validation::confirms(&held.variant.response.headers, &parts.headers),
         };
         let Renewed { variant, tags, own_tags } =
-            match self.renewed(&held, &mut parts, confirms, sent, read) {
+            match self.renewed(&held, &mut parts, confirms, sent, &read) {
                 Ok(Ok(renewed)) => renewed,
                 Err(panic) => {
                     commit.permit.release(&self.shared, &self.key).await;
                     drop(pilot);
-                    return self.pass_on(Err(panic), sender);
+                    resume_unwind(panic)
                 }
                 Ok(Err((reason, stored))) => {
                     // This client may have it; what is stored stays as it was, or goes if the handler means another one.
@@ -99,8 +98,7 @@ impl Fill {
                         let _ = self.shared.config.store.remove(&self.key, None).await;
                     }
                     self.give_up(&commit.permit, pilot, reason).await;
-                    let _ = sender.send(Filled::Response(response));
-                    return;
+                    return response;
                 }
             };
         // They were all there a moment ago; if a chunk is not any more, a reader finds out.
@@ -109,22 +107,24 @@ impl Fill {
         let mut response = self.respond(&variant.response).await;
         let at = self.now();
         let may_store = commit.permit.when().is_some();
-        let committed = commit.run(&self.shared, &self.key, variant.clone(), tags);
-        let land_it = |stored: bool, shared: bool| {
-            land(pilot, Landing::Fresh(variant, at), shared && !(stored && own_tags));
+        let Fill { shared, key, told, room, .. } = self;
+        let local = shared.config.store.abilities().local;
+        let committed = async move {
+            let done = commit.run(&shared, &key, variant, tags).await;
+            let for_all = done.shared && !(done.stored && own_tags);
+            land(pilot, Landing::Fresh(done.variant, at), for_all);
+            drop(room);
+            done.stored
         };
-        if self.shared.config.store.abilities().local {
-            let done = committed.await;
-            land_it(done.stored, done.shared);
-            self.told.forwarded(&mut response, done.stored);
-            let _ = sender.send(Filled::Response(response));
+        let stored = if local {
+            committed.await
         } else {
             // The client does not wait for the store.
-            self.told.forwarded(&mut response, may_store);
-            let _ = sender.send(Filled::Response(response));
-            let done = committed.await;
-            land_it(done.stored, done.shared);
-        }
+            tokio::spawn(committed.in_current_span());
+            may_store
+        };
+        told.forwarded(&mut response, stored);
+        response
     }
 
     /// What is held, brought up to date by an answer that confirms it: judged as a response that came just now, with the
@@ -156,9 +156,17 @@ impl Fill {
         let plan = self.planned(&whole, sent, read)?;
         answer.extensions = std::mem::take(whole.extensions_mut());
         let (content, trailers) = (old.content.clone(), old.trailers.as_deref().cloned());
+        let names = fields.keys_len();
         let stored = |terms| Stored {
             part: old.part.clone(),
-            ..Stored::new(old.status, fields, content, trailers, terms, self.wall())
+            ..Stored::new(
+                old.status,
+                slotted(fields.iter(), names),
+                content,
+                trailers,
+                terms,
+                self.wall(),
+            )
         };
         let mut plan = match plan {
             Ok(plan) if confirms == Confirmed::Yes => plan,
@@ -170,13 +178,13 @@ impl Fill {
         tags.sort_unstable();
         tags.dedup();
         let made = stored(plan.storable.terms);
-        let variant = Arc::new(plan.variant(&self.shared, made));
+        let variant = plan.variant(&self.shared, made);
         Ok(Ok(Renewed { variant, tags, own_tags }))
     }
 
     async fn respond<B: Body>(&self, stored: &Stored) -> Response<ResponseBody<B>> {
         let clock = self.shared.config.store.clock();
-        let head = RequestHead::from(&*self.snapshot);
+        let head = RequestHead::from(&self.snapshot);
         let wanted = Wanted::of(stored, head, self.facts, || clock.wall());
         let policy = &self.shared.config.policy;
         let wanted = wanted.unwrap_or(Wanted::All);
@@ -188,12 +196,11 @@ impl Fill {
     }
 
     /// The handler was asked for the rest of something, and gave something else that its client never asked for.
-    pub(super) async fn bad_rest<S, ReqB, ResB: Body, E>(
+    pub(super) async fn bad_rest<B: Body>(
         mut self,
         pilot: Option<Pilot>,
-        sender: Sender<S, ReqB, ResB, E>,
         commit: Commit,
-    ) {
+    ) -> Response<ResponseBody<B>> {
         // The next request asks for all of it.
         let _ = self.shared.config.store.remove(&self.key, None).await;
         self.give_up(&commit.permit, pilot, Reason::PartialContent).await;
@@ -201,13 +208,13 @@ impl Fill {
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         self.told.because(Reason::PartialContent);
         self.told.forwarded(&mut response, false);
-        let _ = sender.send(Filled::Response(response));
+        response
     }
 }
 
 /// What was brought up to date.
 pub(super) struct Renewed {
-    pub(super) variant: Arc<Variant>,
+    pub(super) variant: Variant,
     pub(super) tags: Vec<Tag>,
     /// The handler gave tags that the route does not have.
     pub(super) own_tags: bool,

@@ -115,7 +115,7 @@ pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<P
     let count = head.u16()? as usize;
     let names = head.take(count.checked_mul(16)?)?;
     let others = names.chunks_exact(16).filter_map(|name| name.try_into().ok()).collect();
-    let newest = Arc::new(get_variant(&mut head, encoded, route, &lists)?);
+    let newest = get_variant(&mut head, encoded, route, &lists)?;
     head.is_empty().then_some(Page { id, lists, others, newest })
 }
 
@@ -442,6 +442,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::slotted;
     use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY};
     use larder_http_rules::no_vary_search::NO_VARY_SEARCH;
     use proptest::prelude::*;
@@ -479,8 +480,8 @@ mod tests {
             has_validator: false,
         };
         let (status, now) = (StatusCode::IM_A_TEAPOT, SystemTime::UNIX_EPOCH);
-        let response =
-            Stored::new(status, headers, Content::Here("body".into()), Some(trailers), terms, now);
+        let (headers, content) = (slotted(headers.iter(), 9), Content::Here("body".into()));
+        let response = Stored::new(status, headers, content, Some(trailers), terms, now);
         let variant = Variant {
             rule: list.rule(&CredentialRule::default()),
             list: list.clone(),
@@ -494,7 +495,7 @@ mod tests {
             id: 7,
             lists: smallvec![list, Arc::new(List::default())],
             others: vec![[1; 16], [2; 16]],
-            newest: Arc::new(variant),
+            newest: variant,
         }
     }
 

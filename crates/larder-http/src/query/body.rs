@@ -5,9 +5,11 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+
+use crate::cache::{longer, shared};
 
 pin_project! {
     /// The body of a request that went through [`Queried`](super::Queried).
@@ -79,12 +81,7 @@ impl<B: Body> Body for RequestBody<B> {
                 let data = |frame: &Outcome<B>| Some(frame.as_ref().ok()?.data_ref()?.len() as u64);
                 let read: u64 = frames.iter().filter_map(data).sum();
                 let rest = rest.as_ref().map_or(SizeHint::with_exact(0), |rest| rest.size_hint());
-                let mut size = SizeHint::new();
-                size.set_lower(rest.lower().saturating_add(read));
-                if let Some(upper) = rest.upper() {
-                    size.set_upper(upper.saturating_add(read));
-                }
-                size
+                longer(rest, read)
             }
         }
     }
@@ -97,10 +94,6 @@ impl<B: Body> fmt::Debug for RequestBody<B> {
             Kind::Read { .. } => "RequestBody(read)",
         })
     }
-}
-
-fn shared<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
-    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
 }
 
 /// A content that is being read, up to a limit.
