@@ -49,7 +49,7 @@ pub trait Dialect: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     fn fetch(
         connection: &mut Self::Connection,
         statement: Arc<str>,
-        arguments: Vec<Argument>,
+        arguments: &[Argument],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
     /// What an error of the database itself means, by its code, and by its words where the code does not tell.
@@ -104,9 +104,10 @@ pub enum Argument {
 pub(crate) type Row = Vec<Cell>;
 
 /// One column of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Cell {
     #[doc(hidden)]
+    #[default]
     Null,
     #[doc(hidden)]
     Integer(i64),
@@ -142,9 +143,12 @@ macro_rules! cells {
                 Cell::Null
             } else {
                 // An expression has the type of its value, where the database decides so.
-                let name = value.type_info().name().to_owned();
-                let column = row.column(index).type_info().name().to_owned();
-                match if name == "NULL" { column } else { name }.as_str() {
+                let info = value.type_info();
+                let name = match info.name() {
+                    "NULL" => row.column(index).type_info().name(),
+                    name => name,
+                };
+                match name {
                     "INT8" | "INTEGER" | "BIGINT" => Cell::Integer(row.try_get(index)?),
                     "INT4" => Cell::Integer(i64::from(row.try_get::<i32, _>(index)?)),
                     "TEXT" | "VARCHAR" => Cell::Text(row.try_get(index)?),

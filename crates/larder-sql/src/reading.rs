@@ -1,5 +1,7 @@
 //! Reads: rows as entries.
 
+use std::collections::HashMap;
+use std::mem::take;
 use std::sync::Arc;
 
 use larder_core::envelope::{Damage, Record, TimeBase};
@@ -9,7 +11,7 @@ use crate::database::{Cell, Database, Row};
 use crate::failure::Failure;
 use crate::naming::Place;
 use crate::statements::kind;
-use crate::store::{Inner, here, json, text};
+use crate::store::{Inner, here, json, list, text};
 
 /// What lies at a place.
 pub(crate) enum Look {
@@ -42,6 +44,10 @@ impl<D: Database> Inner<D> {
     }
 
     pub(crate) async fn read_many(&self, places: &[Place]) -> Result<(Vec<Option<Row>>, Moment)> {
+        let namespace = places.first().map_or("", |place| &*place.namespace);
+        if places.iter().all(|place| !place.mark && place.namespace == namespace) {
+            return self.read_all(namespace, places).await;
+        }
         let mut found: Vec<Option<Row>> = vec![None; places.len()];
         let arguments = vec![text(json(places))];
         let statement = &self.statements.read_many;
@@ -52,6 +58,25 @@ impl<D: Database> Inner<D> {
                 *place = Some(row);
             }
         }
+        Ok((found, answer.asked))
+    }
+
+    async fn read_all(
+        &self,
+        namespace: &str,
+        places: &[Place],
+    ) -> Result<(Vec<Option<Row>>, Moment)> {
+        let names = list(places.iter().map(|place| &*place.name));
+        let statement = &self.statements.read_all;
+        let arguments = vec![text(namespace), text(names)];
+        let answer = self.reader.fetch(statement, arguments, true, self.deadline()).await?;
+        let named = answer.rows.into_iter().filter_map(|mut row| match row.first_mut().map(take) {
+            Some(Cell::Text(name)) => Some((name, row)),
+            _ => None,
+        });
+        let rows: HashMap<String, Row> = named.collect();
+        // A key may be asked for twice.
+        let found = places.iter().map(|place| rows.get(&place.name).cloned()).collect();
         Ok((found, answer.asked))
     }
 

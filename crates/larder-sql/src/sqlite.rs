@@ -105,6 +105,7 @@ static WORDS: Words = Words {
             json_extract(value, '$[2]') AS name FROM json_each($1))",
     row_of_item: "CROSS JOIN {table} l WHERE {at item}",
     names: "(SELECT value AS name FROM json_each($2))",
+    among: "IN (SELECT name FROM {names} n)",
     share: "",
     lock: "",
     skip: "",
@@ -120,6 +121,7 @@ static WORDS: Words = Words {
         FROM (SELECT 'sequence' AS name UNION ALL SELECT name FROM {names} o) n WHERE true \
         ON CONFLICT {key} DO UPDATE SET number = excluded.number, used = excluded.used RETURNING number",
     put_many: "",
+    put_all: "",
 };
 
 impl Dialect for Sqlite {
@@ -154,14 +156,14 @@ impl Dialect for Sqlite {
     async fn fetch(
         connection: &mut SqliteConnection,
         statement: Arc<str>,
-        arguments: Vec<Argument>,
+        arguments: &[Argument],
     ) -> Result<Vec<Row>, sqlx::Error> {
         let mut query = sqlx::query(AssertSqlSafe(statement));
         for argument in arguments {
             query = match argument {
                 Argument::Text(text) => query.bind(text),
                 Argument::Integer(number) => query.bind(number),
-                Argument::Blob(bytes) => query.bind(bytes.map(Vec::from)),
+                Argument::Blob(bytes) => query.bind(bytes.as_deref()),
                 Argument::Texts(_) | Argument::Integers(_) | Argument::Blobs(_) => {
                     return Err(sqlx::Error::Protocol("SQLite has no arrays".into()));
                 }

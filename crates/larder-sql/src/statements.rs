@@ -18,6 +18,8 @@ pub struct Words {
     pub(crate) row_of_item: &'static str,
     /// A table of `name` from the JSON in `$2`.
     pub(crate) names: &'static str,
+    /// Behind a column: it is one of `{names}`.
+    pub(crate) among: &'static str,
     /// Behind a `SELECT`: its rows stay as they are until the statement ends.
     pub(crate) share: &'static str,
     pub(crate) lock: &'static str,
@@ -29,8 +31,10 @@ pub struct Words {
     pub(crate) table_options: &'static str,
     /// How `invalidate` raises sequence and tags at once.
     pub(crate) invalidate: &'static str,
-    /// Puts many without a condition, or nothing where statements cost no round trip.
+    /// Puts many, or nothing where statements cost no round trip.
     pub(crate) put_many: &'static str,
+    /// The same without a condition, in one namespace: what most batches are.
+    pub(crate) put_all: &'static str,
 }
 
 /// One statement.
@@ -42,8 +46,11 @@ pub(crate) struct Statements {
     pub(crate) probe: Statement,
     pub(crate) read: Statement,
     pub(crate) read_many: Statement,
+    /// The same for entries of one namespace.
+    pub(crate) read_all: Statement,
     pub(crate) put: Statement,
     pub(crate) put_many: Statement,
+    pub(crate) put_all: Statement,
     pub(crate) replace: Statement,
     pub(crate) remove: Statement,
     pub(crate) remove_many: Statement,
@@ -137,6 +144,7 @@ impl Statements {
                 .replace("{life of item}", &LIFE.replace("{of}", "i.namespace"))
                 .replace("{life}", &LIFE.replace("{of}", "$1"))
                 .replace("{items}", words.items)
+                .replace("{among}", words.among)
                 .replace("{names}", words.names)
                 .replace("{share}", words.share)
                 .replace("{lock}", words.lock)
@@ -173,6 +181,16 @@ impl Statements {
                      AND (l.expires IS NULL OR l.expires > {{now}})"
                 ),
             ),
+            // In a batch the time is worked out once, and not for each row.
+            read_all: made(
+                3,
+                &format!(
+                    "SELECT l.name, {} FROM {{table}} l \
+                     WHERE l.namespace = $1 AND l.generation = {{life}} AND l.name {{among}} \
+                     AND (l.expires IS NULL OR l.expires > (SELECT {{now}}))",
+                    ROW.replace("{now}", "(SELECT {now})"),
+                ),
+            ),
             put: made(
                 11,
                 "INSERT INTO {table} AS l ({columns}) \
@@ -180,6 +198,7 @@ impl Statements {
                  ON CONFLICT {key} DO UPDATE SET {take over} WHERE $10 = 0 OR NOT {entry} RETURNING 1",
             ),
             put_many: made(11, words.put_many),
+            put_all: made(10, words.put_all),
             replace: made(
                 12,
                 &format!(
@@ -244,7 +263,7 @@ impl Statements {
             marks: made(
                 3,
                 "SELECT l.name, l.number, l.used, {now} FROM {table} l \
-                 WHERE l.namespace = $1 AND l.generation = 0 AND l.name IN (SELECT name FROM {names} n)",
+                 WHERE l.namespace = $1 AND l.generation = 0 AND l.name {among}",
             ),
             make_sequence: made(
                 4,

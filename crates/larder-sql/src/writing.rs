@@ -16,7 +16,7 @@ use crate::failure::{Failure, ambiguous};
 use crate::naming::Place;
 use crate::reading::Look;
 use crate::statements::{condition, kind};
-use crate::store::{BATCH, Inner, OVERHEAD, condition_of, here, millis};
+use crate::store::{BATCH, Inner, OVERHEAD, condition_of, here, millis, text};
 
 // One put, ready to be sent.
 struct Write {
@@ -240,8 +240,11 @@ impl<D: Database> Inner<D> {
         let numbers =
             |one: fn(&Write) -> Option<i64>| Argument::Integers(each().map(one).collect());
         let blobs = |one: fn(&Write) -> Option<Bytes>| Argument::Blobs(each().map(one).collect());
-        let arguments = vec![
-            texts(|write| &write.place.namespace),
+        let always = each().all(|write| write.when == When::Always);
+        let namespace = writes.first().map_or("", |(_, write)| &write.place.namespace);
+        let plain = always && each().all(|write| write.place.namespace == namespace);
+        let mut arguments = vec![
+            if plain { text(namespace) } else { texts(|write| &write.place.namespace) },
             texts(|write| &write.place.name),
             numbers(|write| Some(write.kind)),
             numbers(|write| write.number),
@@ -250,11 +253,20 @@ impl<D: Database> Inner<D> {
             numbers(|write| write.fresh),
             numbers(|write| write.ttl),
             numbers(|write| Some(write.size())),
-            numbers(|write| Some(write.compared().0)),
-            blobs(|write| write.compared().1),
         ];
-        let always = each().all(|write| write.when == When::Always);
-        match self.write(&self.statements.put_many, arguments, always).await {
+        let statement = if plain {
+            &self.statements.put_all
+        } else {
+            arguments.push(numbers(|write| Some(write.compared().0)));
+            arguments.push(blobs(|write| write.compared().1));
+            &self.statements.put_many
+        };
+        match self.write(statement, arguments, always).await {
+            Ok(_) if plain => {
+                let bytes = each().map(|write| write.size() as u64).sum();
+                self.stored(writes.len() as u64, bytes).await;
+                Ok(writes.iter().map(|(index, _)| (*index, Ok(Outcome::Stored))).collect())
+            }
             Ok(answer) => {
                 let stored: HashSet<(&str, &str)> = answer
                     .rows
