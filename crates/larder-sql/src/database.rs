@@ -104,10 +104,9 @@ pub enum Argument {
 pub(crate) type Row = Vec<Cell>;
 
 /// One column of it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     #[doc(hidden)]
-    #[default]
     Null,
     #[doc(hidden)]
     Integer(i64),
@@ -148,11 +147,14 @@ macro_rules! cells {
                     "NULL" => row.column(index).type_info().name(),
                     name => name,
                 };
+                // The type has just been looked at.
                 match name {
-                    "INT8" | "INTEGER" | "BIGINT" => Cell::Integer(row.try_get(index)?),
-                    "INT4" => Cell::Integer(i64::from(row.try_get::<i32, _>(index)?)),
-                    "TEXT" | "VARCHAR" => Cell::Text(row.try_get(index)?),
-                    "BYTEA" | "BLOB" => Cell::Blob(Bytes::from(row.try_get::<Vec<u8>, _>(index)?)),
+                    "INT8" | "INTEGER" | "BIGINT" => Cell::Integer(row.try_get_unchecked(index)?),
+                    "INT4" => Cell::Integer(i64::from(row.try_get_unchecked::<i32, _>(index)?)),
+                    "TEXT" | "VARCHAR" => Cell::Text(row.try_get_unchecked(index)?),
+                    "BYTEA" | "BLOB" => {
+                        Cell::Blob(Bytes::from(row.try_get_unchecked::<Vec<u8>, _>(index)?))
+                    }
                     _ => Cell::Null,
                 }
             };

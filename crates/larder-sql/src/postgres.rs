@@ -117,11 +117,10 @@ static WORDS: Words = Words {
     magic: "'\\x4c5244520101'::bytea",
     items: "(SELECT e.ord - 1 AS ord, e.v->>0 AS namespace, (e.v->>1)::bigint AS mark, e.v->>2 AS name \
             FROM json_array_elements($1::json) WITH ORDINALITY AS e(v, ord))",
-    // By the index, one after the other: without the limit it is a join for which the whole table may be read.
-    row_of_item: "CROSS JOIN LATERAL (SELECT * FROM {table} l WHERE {at item} LIMIT 1) l WHERE true",
-    names: "(SELECT json_array_elements_text($2::json) AS name)",
-    // An array is looked up by the index; it is not joined with.
-    among: "= ANY (ARRAY(SELECT name FROM {names} n))",
+    names: "(SELECT e.ord - 1 AS ord, e.name FROM json_array_elements_text($2::json) WITH ORDINALITY AS e(name, ord))",
+    // By the index, one after the other, whatever the statistics say: without the limit it is a join for which the whole
+    // table may be read, and with an array of names a look-up that may read the whole namespace.
+    row: "CROSS JOIN LATERAL (SELECT * FROM {table} l WHERE {at} LIMIT 1) l WHERE true",
     share: "FOR SHARE OF q",
     lock: "FOR UPDATE OF o",
     skip: "FOR UPDATE OF l SKIP LOCKED",
@@ -167,6 +166,7 @@ static WORDS: Words = Words {
         FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[], \
         $9::bigint[]) AS i(name, kind, number, revision, value, fresh, ttl, size) ORDER BY i.name COLLATE \"C\" \
         ON CONFLICT {key} DO UPDATE SET {take over}",
+    rows: &[],
 };
 
 impl Dialect for Postgres {

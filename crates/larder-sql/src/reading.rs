@@ -1,7 +1,5 @@
 //! Reads: rows as entries.
 
-use std::collections::HashMap;
-use std::mem::take;
 use std::sync::Arc;
 
 use larder_core::envelope::{Damage, Record, TimeBase};
@@ -26,16 +24,15 @@ pub(crate) enum Look {
 
 impl<D: Database> Inner<D> {
     pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Result<Look, Failure> {
-        let place = Place::of(key);
-        let statement = &self.statements.read;
-        let answer = self.reader.fetch(statement, here(&place), true, self.deadline()).await?;
+        let (statement, arguments) = (&self.statements.read, here(&Place::of(key)));
+        let answer = self.reader.fetch(statement, arguments, true, self.deadline()).await?;
         let Some(row) = answer.rows.first() else { return Ok(Look::Nothing) };
         Ok(match row[KIND].integer() {
             Some(kind::FILL) => Look::Fill,
             Some(kind::PASS) => Look::Pass,
             _ => match self.decode(key, row, answer.asked) {
                 Some(entry) => {
-                    self.note_use(place, row);
+                    self.note_use(key, row);
                     Look::Entry(entry)
                 }
                 None => Look::Damaged(row[VALUE].blob().unwrap_or_default()),
@@ -44,13 +41,15 @@ impl<D: Database> Inner<D> {
     }
 
     pub(crate) async fn read_many(&self, places: &[Place]) -> Result<(Vec<Option<Row>>, Moment)> {
-        let namespace = places.first().map_or("", |place| &*place.namespace);
-        if places.iter().all(|place| !place.mark && place.namespace == namespace) {
-            return self.read_all(namespace, places).await;
-        }
         let mut found: Vec<Option<Row>> = vec![None; places.len()];
-        let arguments = vec![text(json(places))];
-        let statement = &self.statements.read_many;
+        let namespace = places.first().map_or("", |place| &*place.namespace);
+        let plain = places.iter().all(|place| !place.mark && place.namespace == namespace);
+        let (statement, arguments) = if plain {
+            let names = list(places.iter().map(|place| &*place.name));
+            (&self.statements.read_all, vec![text(namespace), text(names)])
+        } else {
+            (&self.statements.read_many, vec![text(json(places))])
+        };
         let answer = self.reader.fetch(statement, arguments, true, self.deadline()).await?;
         for row in answer.rows {
             let ord = row[0].integer().and_then(|ord| usize::try_from(ord).ok());
@@ -61,28 +60,9 @@ impl<D: Database> Inner<D> {
         Ok((found, answer.asked))
     }
 
-    async fn read_all(
-        &self,
-        namespace: &str,
-        places: &[Place],
-    ) -> Result<(Vec<Option<Row>>, Moment)> {
-        let names = list(places.iter().map(|place| &*place.name));
-        let statement = &self.statements.read_all;
-        let arguments = vec![text(namespace), text(names)];
-        let answer = self.reader.fetch(statement, arguments, true, self.deadline()).await?;
-        let named = answer.rows.into_iter().filter_map(|mut row| match row.first_mut().map(take) {
-            Some(Cell::Text(name)) => Some((name, row)),
-            _ => None,
-        });
-        let rows: HashMap<String, Row> = named.collect();
-        // A key may be asked for twice.
-        let found = places.iter().map(|place| rows.get(&place.name).cloned()).collect();
-        Ok((found, answer.asked))
-    }
-
     pub(crate) fn entry(self: &Arc<Self>, key: &Key, row: &Row, asked: Moment) -> Option<Entry> {
         let entry = self.decode(key, row, asked)?;
-        self.note_use(Place::of(key), row);
+        self.note_use(key, row);
         Some(entry)
     }
 
@@ -118,15 +98,15 @@ impl<D: Database> Inner<D> {
     }
 
     // Once a minute is often enough to tell what is used from what is not.
-    fn note_use(self: &Arc<Self>, place: Place, row: &Row) {
+    fn note_use(self: &Arc<Self>, key: &Key, row: &Row) {
         let (Some(used), Some(now)) = (row[USED].integer(), row[NOW].integer()) else { return };
         if now - used < USE {
             return;
         }
         let Ok(permit) = self.noting.clone().try_acquire_owned() else { return };
-        let inner = self.clone();
+        let (inner, arguments) = (self.clone(), here(&Place::of(key)));
         tokio::spawn(async move {
-            let _ = inner.write(&inner.statements.used, here(&place), true).await;
+            let _ = inner.write(&inner.statements.used, arguments, true).await;
             drop(permit);
         });
     }

@@ -15,7 +15,7 @@ use crate::database::{Argument, Database};
 use crate::failure::{Failure, ambiguous};
 use crate::naming::Place;
 use crate::reading::Look;
-use crate::statements::{condition, kind};
+use crate::statements::{Statement, condition, kind};
 use crate::store::{BATCH, Inner, OVERHEAD, condition_of, here, millis, text};
 
 // One put, ready to be sent.
@@ -87,8 +87,27 @@ impl<D: Database> Inner<D> {
                 }
             }
             waiting = later;
-            let (single, many): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|(_, write)| write.removes || !D::SERVERS_TIME);
+            let namespace = batch.first().map(|(_, write)| write.place.namespace.clone());
+            let alone = |write: &Write| {
+                // Without arrays, only what is bound for all rows alike can be one statement.
+                let of_all = write.when == When::Always
+                    && Some(&write.place.namespace) == namespace.as_ref();
+                write.removes || !(D::SERVERS_TIME || of_all)
+            };
+            let (mut single, mut many): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|(_, write)| alone(write));
+            for (rows, statement) in &self.statements.put_rows {
+                while many.len() >= *rows {
+                    let rows = many.split_off(many.len() - rows);
+                    self.put_rows(statement, &rows).await?;
+                    for (index, _) in rows {
+                        outcomes[index] = Some(Ok(Outcome::Stored));
+                    }
+                }
+            }
+            if !D::SERVERS_TIME {
+                single.append(&mut many);
+            }
             for (index, write) in single {
                 outcomes[index] = Some(self.put_one(&write).await);
             }
@@ -228,6 +247,33 @@ impl<D: Database> Inner<D> {
         let statement = &self.statements.remove;
         let answer = self.writer.fetch(statement, arguments, again, deadline).await?;
         Ok(answer.rows.first().map(|row| row[0].integer() == Some(1)))
+    }
+
+    // Rows of one namespace, without a condition.
+    async fn put_rows(
+        self: &Arc<Self>,
+        statement: &Statement,
+        writes: &[(usize, Write)],
+    ) -> Result<()> {
+        let namespace = writes.first().map_or("", |(_, write)| &write.place.namespace);
+        let mut arguments = vec![text(namespace)];
+        let mut bytes = 0;
+        for (_, write) in writes {
+            bytes += write.size() as u64;
+            arguments.extend([
+                text(&*write.place.name),
+                Argument::Integer(Some(write.kind)),
+                Argument::Integer(write.number),
+                Argument::Blob(write.revision()),
+                Argument::Blob(write.value.clone()),
+                Argument::Integer(write.fresh),
+                Argument::Integer(write.ttl),
+                Argument::Integer(Some(write.size())),
+            ]);
+        }
+        self.write(statement, arguments, true).await?;
+        self.stored(writes.len() as u64, bytes).await;
+        Ok(())
     }
 
     async fn put_batch(
