@@ -56,7 +56,26 @@ impl KeyRef<'_> {
     /// # Ok::<(), larder_core::Error>(())
     /// ```
     pub fn wire_name(self, generation: Generation) -> String {
-        let mut name = head(self.namespace_bytes(), generation);
+        self.named(head(self.namespace_bytes(), generation))
+    }
+
+    /// What a wire name has behind its generation, for stores that keep namespace and generation beside it: at most
+    /// 129 bytes.
+    ///
+    /// ```
+    /// use larder_core::{Generation, Key, Namespace};
+    ///
+    /// let key = Key::new(&Namespace::new("shop")?, ["d", "Product 42"])?;
+    /// let generation = Generation::parse("00000000000000ff").unwrap();
+    /// let name = format!("shop:{generation}:{}", key.as_ref().short_name());
+    /// assert_eq!(name, key.as_ref().wire_name(generation));
+    /// # Ok::<(), larder_core::Error>(())
+    /// ```
+    pub fn short_name(self) -> String {
+        self.named(Vec::with_capacity(PLAIN + 65))
+    }
+
+    fn named(self, mut name: Vec<u8>) -> String {
         let end = name.len() + PLAIN;
         for (index, part) in self.parts().enumerate() {
             if index > 0 {
@@ -74,7 +93,15 @@ impl Prefix {
     /// What the wire names of matching keys start with in that generation. Others may start so too (the text is
     /// shortened and simplified): check each key found with [`Prefix::matches`].
     pub fn wire_start(&self, generation: Generation) -> String {
-        let mut name = head(self.namespace().as_str().as_bytes(), generation);
+        self.named(head(self.namespace().as_str().as_bytes(), generation))
+    }
+
+    /// What [`KeyRef::short_name`] of matching keys starts with, as [`wire_start`](Prefix::wire_start) does.
+    pub fn short_start(&self) -> String {
+        self.named(Vec::new())
+    }
+
+    fn named(&self, mut name: Vec<u8>) -> String {
         let end = name.len() + PLAIN;
         let (parts, start) = self.pieces();
         for part in parts {

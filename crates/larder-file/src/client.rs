@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind as Io, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,7 +18,37 @@ use crate::{NAME, config};
 #[derive(Clone)]
 pub(crate) struct Directory {
     root: PathBuf,
+    // The paths that every operation needs.
+    generations: PathBuf,
+    shelves: Arc<[PathBuf]>,
     fsync: bool,
+}
+
+/// A small file that was read, and stays open.
+pub(crate) struct Small {
+    pub(crate) text: String,
+    // Nobody else gets its inode as long as it is open.
+    _file: File,
+    which: Which,
+}
+
+impl Small {
+    /// Whether it is what lies there, and as it was.
+    pub(crate) fn lies_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|there| Which::of(&there) == self.which)
+    }
+}
+
+#[derive(PartialEq, Eq)]
+struct Which {
+    inode: (u64, u64),
+    changed: (i64, i64),
+}
+
+impl Which {
+    fn of(file: &fs::Metadata) -> Self {
+        Which { inode: (file.dev(), file.ino()), changed: (file.ctime(), file.ctime_nsec()) }
+    }
 }
 
 /// What lies on a shelf under a name of ours.
@@ -47,7 +78,13 @@ impl Directory {
             config::wrong(words).with_source(source)
         };
         make_parents(parent).map_err(wrong)?;
-        let directory = Directory { root: parent.join(ROOT), fsync };
+        let root = parent.join(ROOT);
+        let directory = Directory {
+            generations: root.join(GENERATIONS),
+            shelves: Shelf::all().map(|shelf| root.join(shelf.directory())).collect(),
+            root,
+            fsync,
+        };
         directory.make(&directory.root).map_err(wrong)?;
         let root = fs::symlink_metadata(&directory.root).map_err(wrong)?;
         if !root.is_dir() {
@@ -64,11 +101,11 @@ impl Directory {
             fs::set_permissions(&directory.root, Permissions::from_mode(0o700)).map_err(wrong)?;
         }
         directory.make(&directory.root.join(LOCKS)).map_err(wrong)?;
-        directory.make(&directory.generations()).map_err(wrong)?;
+        directory.make(directory.generations()).map_err(wrong)?;
         directory.open_or_create(&directory.lock_path("totals")).map_err(wrong)?;
         // Whether files can be made. A full disk is an outage, and what is there can still be read.
         let probe = naming::temporary();
-        match directory.replace(&directory.generations(), &probe, b"larder") {
+        match directory.replace(directory.generations(), &probe, b"larder") {
             Err(error) if matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded) => {}
             written => written.map_err(wrong)?,
         }
@@ -81,19 +118,19 @@ impl Directory {
     }
 
     pub(crate) fn generation_path(&self, namespace: &str) -> PathBuf {
-        self.root.join(GENERATIONS).join(namespace)
+        below(&self.generations, namespace)
     }
 
-    pub(crate) fn generations(&self) -> PathBuf {
-        self.root.join(GENERATIONS)
+    pub(crate) fn generations(&self) -> &Path {
+        &self.generations
     }
 
-    pub(crate) fn shelf_path(&self, shelf: Shelf) -> PathBuf {
-        self.root.join(shelf.directory())
+    pub(crate) fn shelf_path(&self, shelf: Shelf) -> &Path {
+        &self.shelves[shelf.index()]
     }
 
     pub(crate) fn path(&self, place: &Place) -> PathBuf {
-        self.shelf_path(place.shelf).join(&place.file)
+        below(self.shelf_path(place.shelf), &place.file)
     }
 
     /// The whole of a record, `None` where there is none: nothing, something that is no file, or more than `limit`.
@@ -127,22 +164,23 @@ impl Directory {
         Ok(Some(bytes))
     }
 
-    /// A small file's text.
-    pub(crate) fn read_small(&self, path: &Path) -> io::Result<Option<String>> {
-        let Some((file, _)) = open(path, false)? else { return Ok(None) };
+    /// A small file of text.
+    pub(crate) fn read_small(&self, path: &Path) -> io::Result<Option<Small>> {
+        let Some((file, metadata)) = open(path, false)? else { return Ok(None) };
         let mut bytes = Vec::with_capacity(64);
         (&file).take(64).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8(bytes).ok())
+        let which = Which::of(&metadata);
+        Ok(String::from_utf8(bytes).ok().map(|text| Small { text, _file: file, which }))
     }
 
     /// Writes a whole record beside where it belongs and renames it: whoever reads sees the old or the new one.
     pub(crate) fn write(&self, place: &Place, bytes: &[u8]) -> io::Result<()> {
-        self.replace(&self.shelf_path(place.shelf), &place.file, bytes)
+        self.replace(self.shelf_path(place.shelf), &place.file, bytes)
     }
 
     /// The same for a file that is no record.
     pub(crate) fn replace(&self, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = directory.join(naming::temporary());
+        let temporary = below(directory, &naming::temporary());
         let mut file = match self.create(&temporary) {
             Err(error) if is_unmade(&error) => {
                 self.make_all(directory)?;
@@ -150,7 +188,7 @@ impl Directory {
             }
             created => created?,
         };
-        let target = directory.join(name);
+        let target = below(directory, name);
         let written = file
             .write_all(bytes)
             .and_then(|()| if self.fsync { file.sync_data() } else { Ok(()) })
@@ -186,14 +224,14 @@ impl Directory {
 
     pub(crate) fn remove_named(&self, shelf: Shelf, name: &str) -> io::Result<Option<u64>> {
         let directory = self.shelf_path(shelf);
-        let path = directory.join(name);
+        let path = below(directory, name);
         let Some(metadata) = missing(fs::symlink_metadata(&path))? else { return Ok(None) };
         if metadata.is_dir() {
             let _ = fs::remove_dir(&path);
             return Ok(None);
         }
         let Some(()) = missing(fs::remove_file(&path))? else { return Ok(None) };
-        self.sync(&directory)?;
+        self.sync(directory)?;
         Ok(metadata.is_file().then(|| charge(metadata.len())))
     }
 
@@ -211,7 +249,7 @@ impl Directory {
 
     /// Everything of ours on a shelf. Foreign names, and what is no file, are passed over.
     pub(crate) fn list(&self, shelf: Shelf) -> io::Result<Vec<Item>> {
-        self.list_in(&self.shelf_path(shelf))
+        self.list_in(self.shelf_path(shelf))
     }
 
     pub(crate) fn list_in(&self, directory: &Path) -> io::Result<Vec<Item>> {
@@ -347,6 +385,14 @@ pub(crate) fn apart(one: SystemTime, other: SystemTime) -> Duration {
 /// How far it lies back; zero for what comes.
 pub(crate) fn age(of: SystemTime) -> Duration {
     SystemTime::now().duration_since(of).unwrap_or_default()
+}
+
+// `join`, which takes memory twice.
+fn below(directory: &Path, name: &str) -> PathBuf {
+    let mut path = PathBuf::with_capacity(directory.as_os_str().len() + 1 + name.len());
+    path.push(directory);
+    path.push(name);
+    path
 }
 
 // Opens a file of ours, whatever lies there instead: a link is not followed, a pipe is not waited for.

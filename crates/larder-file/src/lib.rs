@@ -1,7 +1,8 @@
 //! The backend that keeps its entries in a directory: one file for each, shared by all processes of one host.
 //!
 //! What one process writes, the others see at once: every operation is one step under a lock that they share, reading
-//! takes none, and nothing is kept in memory between two operations. The directory outlives them all.
+//! takes none, and nothing that another process may change is believed without a look at it. The directory outlives
+//! them all.
 //!
 //! # Defaults
 //!
@@ -79,9 +80,10 @@
 //!
 //! # What it costs
 //!
-//! A read opens two small files: the namespace's generation and the record. A write takes a lock (one of 64 for
+//! A read looks whether the namespace's generation is still the file that was read last, and opens the record: five
+//! system calls, as many as reading any file takes. A write takes a lock (one of 64 for
 //! entries, one of 16 for marks), writes one file and renames it; a touch writes 40 bytes in place. Paging lists the 256
-//! directories of entries, a few for each page. A handle keeps at most 82 files open, and has a thread for sweeping.
+//! directories of entries, a few for each page. A handle keeps at most 98 files open, and has a thread for sweeping.
 //! The first write into a directory whose `totals` are missing counts what is there.
 //!
 //! # When something fails

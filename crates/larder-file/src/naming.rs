@@ -55,7 +55,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn of(key: &Key, generation: Generation) -> Self {
-        let file = dotted(&key.as_ref().wire_name(generation));
+        let file = dotted(key.as_ref().wire_name(generation));
         let hash = &file[file.len() - HASH..];
         let shelf = match is_mark(key) {
             true => Shelf::marks_of(key.namespace()),
@@ -104,8 +104,12 @@ pub(crate) fn temporary() -> String {
 }
 
 /// A wire name as a file's name. Namespaces hold no dot, so the first one ends them.
-pub(crate) fn dotted(wire: &str) -> String {
-    wire.replace(':', ".")
+pub(crate) fn dotted(wire: String) -> String {
+    let mut name = wire.into_bytes();
+    for byte in name.iter_mut().filter(|byte| **byte == b':') {
+        *byte = b'.';
+    }
+    String::from_utf8(name).expect("one of ASCII stands for another")
 }
 
 // Where `Key::sequence` and `Key::tag` point. Others of that shape are kept in the same way.

@@ -18,7 +18,7 @@ impl Inner {
         };
         let namespace = prefix.namespace().as_str();
         let Some(life) = self.generation(namespace)? else { return Ok(Page::default()) };
-        let start = dotted(&prefix.wire_start(life));
+        let start = dotted(prefix.wire_start(life));
         let time = Time::of(&self.clock);
         let mut keys = Vec::new();
         while at < ENTRIES {

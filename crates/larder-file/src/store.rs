@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::client::{Directory, charge, failed};
 use crate::config::Builder;
-use crate::generation::Lives;
+use crate::generation::{Known, Lives};
 use crate::locks::{Hold, Lock, Stripes};
 use crate::naming::Place;
 use crate::sweep::{self, Bell};
@@ -34,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) stripes: Stripes,
     // For writing generations. May be waited for by who holds a stripe, and never the other way round.
     pub(crate) generations: Lock,
+    pub(crate) known: Known,
     // Its lock comes last.
     pub(crate) totals: Totals,
     pub(crate) limit: Sum,
@@ -122,6 +123,7 @@ impl FileBackend {
         let inner = Arc::new(Inner {
             stripes: Stripes::new(&directory),
             generations: Lock::new(&directory, "generations"),
+            known: Known::default(),
             totals: Totals::new(&directory),
             directory,
             limit: Sum { bytes: config.max_bytes, files: config.max_files },

@@ -129,7 +129,7 @@ impl Inner {
     fn sweep_generations(&self) -> Result<()> {
         let directory = self.directory.generations();
         let mut lives = Lives::new(self);
-        for item in self.directory.list_in(&directory).map_err(failed)? {
+        for item in self.directory.list_in(directory).map_err(failed)? {
             let temporary = naming::read(&item.name) == Named::Temporary;
             if temporary && self.worth(&mut lives, Shelf::at(0), &item)? == Worth::Nothing {
                 self.directory.remove_path(&directory.join(&item.name)).map_err(failed)?;

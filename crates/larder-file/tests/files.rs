@@ -393,6 +393,36 @@ async fn numbers_that_were_lost_or_damaged_are_counted_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cleared_namespace_is_gone_for_every_handle_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (builder(&directory).build().unwrap(), builder(&directory).build().unwrap());
+    // One that is asked for again and again, and more than a handle remembers.
+    for n in 0..100 {
+        for name in ["shop".to_owned(), format!("shop-{}", n % 20)] {
+            let namespace = Namespace::new(&name).unwrap();
+            let key = Key::new(&namespace, ["d", "k"]).unwrap();
+            store(&one, &key, 10).await;
+            assert!(there(&other, &key).await && there(&one, &key).await, "{name} {n}");
+            other.clear(&namespace).await.unwrap();
+            assert!(!there(&one, &key).await && !there(&other, &key).await, "{name} {n}");
+        }
+    }
+    // Somebody writes into the file itself, which nobody of ours does.
+    store(&one, &key("k"), 10).await;
+    let generation = directory.path().join("larder-v1/generations/shop");
+    let text = fs::read(&generation).unwrap();
+    assert!(there(&other, &key("k")).await);
+    let old = SystemTime::now() - Duration::from_secs(60);
+    fs::write(&generation, "0000000000000000\n").unwrap();
+    File::options().write(true).open(&generation).unwrap().set_modified(old).unwrap();
+    assert!(!there(&other, &key("k")).await);
+    fs::remove_file(&generation).unwrap();
+    assert!(!there(&other, &key("k")).await);
+    fs::write(&generation, text).unwrap();
+    assert!(there(&other, &key("k")).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_that_is_taken_away_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     let (backend, other) =

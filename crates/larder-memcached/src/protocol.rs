@@ -170,17 +170,8 @@ enum Piece {
 
 use Piece::{Number, Word};
 
-fn put_number(out: &mut BytesMut, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return out.put_slice(&digits[at..]);
-        }
-    }
+fn put_number(out: &mut BytesMut, number: u64) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Takes the next reply off the buffer, with the number that it repeats; errors repeat none. `None` when it has not

@@ -104,21 +104,21 @@ impl<D: Database> Pool<D> {
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         statement: &Statement,
-        arguments: Vec<Argument>,
+        mut arguments: Vec<Argument>,
         again: bool,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let mut attempt = 0;
+        let (mut attempt, given) = (0, arguments.len());
         loop {
             attempt += 1;
             let mut lease = self.lease(deadline).await?;
             let fresh = lease.fresh;
             let asked = self.clock.now();
-            let mut bound = arguments.clone();
             if !D::SERVERS_TIME {
-                bound.push(Argument::Integer(Some(wall(&self.clock))));
+                arguments.truncate(given);
+                arguments.push(Argument::Integer(Some(wall(&self.clock))));
             }
-            let done = D::fetch(&mut lease, statement.0.clone(), bound);
+            let done = D::fetch(&mut lease, statement.0.clone(), &arguments);
             let failure = match timeout_at(deadline, done).await {
                 Ok(Ok(rows)) => {
                     lease.give_back();

@@ -49,7 +49,7 @@ pub trait Dialect: Clone + fmt::Debug + Send + Sync + Sized + 'static {
     fn fetch(
         connection: &mut Self::Connection,
         statement: Arc<str>,
-        arguments: Vec<Argument>,
+        arguments: &[Argument],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
     /// What an error of the database itself means, by its code, and by its words where the code does not tell.
@@ -142,13 +142,19 @@ macro_rules! cells {
                 Cell::Null
             } else {
                 // An expression has the type of its value, where the database decides so.
-                let name = value.type_info().name().to_owned();
-                let column = row.column(index).type_info().name().to_owned();
-                match if name == "NULL" { column } else { name }.as_str() {
-                    "INT8" | "INTEGER" | "BIGINT" => Cell::Integer(row.try_get(index)?),
-                    "INT4" => Cell::Integer(i64::from(row.try_get::<i32, _>(index)?)),
-                    "TEXT" | "VARCHAR" => Cell::Text(row.try_get(index)?),
-                    "BYTEA" | "BLOB" => Cell::Blob(Bytes::from(row.try_get::<Vec<u8>, _>(index)?)),
+                let info = value.type_info();
+                let name = match info.name() {
+                    "NULL" => row.column(index).type_info().name(),
+                    name => name,
+                };
+                // The type has just been looked at.
+                match name {
+                    "INT8" | "INTEGER" | "BIGINT" => Cell::Integer(row.try_get_unchecked(index)?),
+                    "INT4" => Cell::Integer(i64::from(row.try_get_unchecked::<i32, _>(index)?)),
+                    "TEXT" | "VARCHAR" => Cell::Text(row.try_get_unchecked(index)?),
+                    "BYTEA" | "BLOB" => {
+                        Cell::Blob(Bytes::from(row.try_get_unchecked::<Vec<u8>, _>(index)?))
+                    }
                     _ => Cell::Null,
                 }
             };

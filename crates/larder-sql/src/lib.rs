@@ -138,8 +138,8 @@
 //!
 //! A read is one look-up by the primary key and one for the namespace's generation, in one statement. Batches are one
 //! statement on PostgreSQL (in parts of 1,000 keys or 8 MiB); for SQLite, where statements need no round trip, reads are
-//! one and writes one each. The first statement of a kind on a connection is prepared, which takes a second round trip.
-//! [`clear`] changes one row, and every node sees it at once.
+//! one, unconditional writes one for up to 64 of them, and others one each. The first statement of a kind on a
+//! connection is prepared, which takes a second round trip. [`clear`] changes one row, and every node sees it at once.
 //!
 //! # When something fails
 //!

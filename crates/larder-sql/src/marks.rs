@@ -6,7 +6,7 @@ use larder_core::{Error, ErrorKind, Marks, Namespace, Result, Sequence, Tag};
 
 use crate::database::{Argument, Database, Row};
 use crate::naming::{self, SEQUENCE};
-use crate::store::{Inner, OVERHEAD, text};
+use crate::store::{Inner, OVERHEAD, list, text};
 
 impl<D: Database> Inner<D> {
     /// Reads them; makes those that are missing, of another epoch, or were not asked for lately, and reads again.
@@ -18,7 +18,7 @@ impl<D: Database> Inner<D> {
         let names: Vec<String> = tags.iter().map(|tag| naming::tag(namespace, tag)).collect();
         let asked = || {
             let all = std::iter::once(SEQUENCE).chain(names.iter().map(|name| &**name));
-            vec![text(namespace.as_str()), text(json(all))]
+            vec![text(namespace.as_str()), text(list(all))]
         };
         for _ in 0..ATTEMPTS {
             let statement = &self.statements.marks;
@@ -58,7 +58,7 @@ impl<D: Database> Inner<D> {
             missing.dedup();
             let arguments = vec![
                 text(namespace.as_str()),
-                text(json(missing)),
+                text(list(missing.into_iter())),
                 Argument::Integer(Some(OVERHEAD)),
             ];
             self.write(&self.statements.make_marks, arguments, true).await?;
@@ -75,7 +75,7 @@ impl<D: Database> Inner<D> {
         names.dedup();
         vec![
             text(namespace.as_str()),
-            text(json(names.iter().map(|name| &**name))),
+            text(list(names.iter().map(|name| &**name))),
             Argument::Integer(Some(Sequence::start().get())),
             Argument::Integer(Some(OVERHEAD)),
         ]
@@ -88,12 +88,6 @@ pub(crate) fn number(rows: &[Row]) -> Result<Sequence> {
     number.ok_or_else(|| {
         Error::new(ErrorKind::Corrupt, "the namespace's sequence is not one that Larder wrote")
     })
-}
-
-// Names as JSON; nothing in one means anything there.
-fn json<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| format!("\"{name}\"")).collect();
-    format!("[{}]", names.join(","))
 }
 
 // A record that was used within a day needs no note that it is used.

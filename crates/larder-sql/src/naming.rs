@@ -1,6 +1,6 @@
 //! Under which names rows lie, and the table's own name.
 
-use larder_core::{Generation, Key, Namespace, Prefix, Result, Tag};
+use larder_core::{Key, Namespace, Result, Tag};
 
 use crate::config::wrong;
 
@@ -16,7 +16,9 @@ pub(crate) struct Place {
 impl Place {
     /// Of an entry, a counter or a fill marker.
     pub(crate) fn of(key: &Key) -> Self {
-        Place { namespace: key.namespace().to_owned(), name: name(key), mark: false }
+        // Namespace and generation have columns of their own.
+        let name = key.as_ref().short_name();
+        Place { namespace: key.namespace().to_owned(), name, mark: false }
     }
 
     /// Of what is read as a counter: it may also be a sequence's or a tag's number.
@@ -34,28 +36,7 @@ impl Place {
 
 /// The name of a tag's row.
 pub(crate) fn tag(namespace: &Namespace, tag: &Tag) -> String {
-    name(&Key::tag(namespace, tag))
-}
-
-/// What the names of a prefix's rows begin with.
-pub(crate) fn start(prefix: &Prefix) -> String {
-    let whole = prefix.wire_start(any_generation());
-    whole[head(prefix.namespace().as_str())..].to_owned()
-}
-
-// The wire name without namespace and generation, which have columns of their own: only `a`-`z`, `0`-`9`, `_`, `.`,
-// `:` and `-`, at most 129 of them, whatever the key holds.
-fn name(key: &Key) -> String {
-    let whole = key.as_ref().wire_name(any_generation());
-    whole[head(key.namespace())..].to_owned()
-}
-
-fn head(namespace: &str) -> usize {
-    namespace.len() + ":0123456789abcdef:".len()
-}
-
-fn any_generation() -> Generation {
-    Generation::parse("0000000000000000").unwrap_or_else(Generation::random)
+    Key::tag(namespace, tag).as_ref().short_name()
 }
 
 /// The name of the row that holds a namespace's sequence. No tag's name is like it: those hold a colon.
@@ -79,6 +60,8 @@ pub(crate) fn table(name: &str) -> Result<&str> {
 
 #[cfg(test)]
 mod tests {
+    use larder_core::Prefix;
+
     use super::*;
 
     #[test]
@@ -92,7 +75,7 @@ mod tests {
             assert!(place.name.starts_with("d:") && !place.mark);
         }
         let prefix = Prefix::new(&shop).part("d").starting_with("Pro");
-        assert_eq!(start(&prefix), "d:pro");
+        assert_eq!(prefix.short_start(), "d:pro");
     }
 
     #[test]

@@ -46,20 +46,27 @@ pub(crate) struct Waiting<'a> {
 }
 
 /// Held by an operation; its end is known when this goes.
+#[derive(Default)]
 pub(crate) struct Running {
-    _end: watch::Sender<()>,
+    _end: Option<watch::Sender<()>>,
     earlier: Vec<watch::Receiver<()>>,
 }
 
 impl Order {
     /// Begins an operation: what its caller holds, and what it holds itself.
     pub(crate) fn begin(&self, keys: Keys) -> (Waiting<'_>, Running) {
+        if keys == Keys::NONE {
+            return (Waiting { order: self, keys, running: None }, Running::default());
+        }
         let (end, running) = watch::channel(());
         let mut dropped = self.0.lock();
         dropped.retain(|(_, end)| end.has_changed().is_ok());
         let met = dropped.iter().filter(|(theirs, _)| theirs.meets(keys));
         let earlier = met.map(|(_, end)| end.clone()).collect();
-        (Waiting { order: self, keys, running: Some(running) }, Running { _end: end, earlier })
+        (
+            Waiting { order: self, keys, running: Some(running) },
+            Running { _end: Some(end), earlier },
+        )
     }
 }
 
@@ -82,9 +89,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take()
-            && self.keys != Keys::NONE
-        {
+        if let Some(running) = self.running.take() {
             self.order.0.lock().push((self.keys, running));
         }
     }
@@ -110,6 +115,9 @@ mod tests {
         // While somebody waits for it, it is his business.
         assert!(order.begin(a).1.earlier.is_empty());
         drop(waiting);
+        let dropped = order.0.lock().len();
+        drop(order.begin(Keys::NONE));
+        assert_eq!(order.0.lock().len(), dropped, "nobody waits for a read");
         assert!(order.begin(b).1.earlier.is_empty());
         let (_waiting, mut second) = order.begin(a);
         let turn = tokio::spawn(async move { second.turn().await });

@@ -7,7 +7,7 @@ use larder_core::envelope::{self, KeyOf, PREFIX};
 use larder_core::{Cursor, Error, ErrorKind, Key, Page, Prefix, Result};
 
 use crate::database::{Argument, Database};
-use crate::naming::{self, Place};
+use crate::naming::Place;
 use crate::store::{BATCH, Inner, text};
 
 impl<D: Database> Inner<D> {
@@ -22,7 +22,7 @@ impl<D: Database> Inner<D> {
             None => String::new(),
             Some(Cursor(bytes)) => read(bytes)?,
         };
-        let start = naming::start(prefix);
+        let start = prefix.short_start();
         let limit = limit.clamp(1, BATCH);
         let arguments = vec![
             text(prefix.namespace().as_str()),

@@ -117,9 +117,10 @@ static WORDS: Words = Words {
     magic: "'\\x4c5244520101'::bytea",
     items: "(SELECT e.ord - 1 AS ord, e.v->>0 AS namespace, (e.v->>1)::bigint AS mark, e.v->>2 AS name \
             FROM json_array_elements($1::json) WITH ORDINALITY AS e(v, ord))",
-    // By the index, one after the other: without the limit it is a join for which the whole table may be read.
-    row_of_item: "CROSS JOIN LATERAL (SELECT * FROM {table} l WHERE {at item} LIMIT 1) l WHERE true",
-    names: "(SELECT json_array_elements_text($2::json) AS name)",
+    names: "(SELECT e.ord - 1 AS ord, e.name FROM json_array_elements_text($2::json) WITH ORDINALITY AS e(name, ord))",
+    // By the index, one after the other, whatever the statistics say: without the limit it is a join for which the whole
+    // table may be read, and with an array of names a look-up that may read the whole namespace.
+    row: "CROSS JOIN LATERAL (SELECT * FROM {table} l WHERE {at} LIMIT 1) l WHERE true",
     share: "FOR SHARE OF q",
     lock: "FOR UPDATE OF o",
     skip: "FOR UPDATE OF l SKIP LOCKED",
@@ -151,14 +152,21 @@ static WORDS: Words = Words {
         {entry or token} RETURNING i.namespace, i.name), \
         always AS (INSERT INTO {table} AS l ({columns}) SELECT i.namespace, i.generation, i.name, i.kind, i.number, \
         i.revision, i.value, {now}, {now} + i.fresh, {now} + i.ttl, {now}, i.size FROM placed i \
-        WHERE i.condition = 0 ORDER BY i.namespace, i.name \
+        WHERE i.condition = 0 ORDER BY i.namespace COLLATE \"C\", i.name COLLATE \"C\" \
         ON CONFLICT {key} DO UPDATE SET {take over} RETURNING l.namespace, l.name), \
         absent AS (INSERT INTO {table} AS l ({columns}) SELECT i.namespace, i.generation, i.name, i.kind, i.number, \
         i.revision, i.value, {now}, {now} + i.fresh, {now} + i.ttl, {now}, i.size FROM placed i \
-        WHERE i.condition = 1 ORDER BY i.namespace, i.name \
+        WHERE i.condition = 1 ORDER BY i.namespace COLLATE \"C\", i.name COLLATE \"C\" \
         ON CONFLICT {key} DO UPDATE SET {take over} WHERE NOT {entry} RETURNING l.namespace, l.name) \
         SELECT namespace, name FROM replaced UNION ALL SELECT namespace, name FROM always \
         UNION ALL SELECT namespace, name FROM absent",
+    // One write, nothing that is answered, and the generation and the time once for all of them.
+    put_all: "INSERT INTO {table} AS l ({columns}) SELECT $1, {life}, i.name, i.kind, i.number, i.revision, i.value, \
+        (SELECT {now}), (SELECT {now}) + i.fresh, (SELECT {now}) + i.ttl, (SELECT {now}), i.size \
+        FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[], \
+        $9::bigint[]) AS i(name, kind, number, revision, value, fresh, ttl, size) ORDER BY i.name COLLATE \"C\" \
+        ON CONFLICT {key} DO UPDATE SET {take over}",
+    rows: &[],
 };
 
 impl Dialect for Postgres {
@@ -187,20 +195,18 @@ impl Dialect for Postgres {
     async fn fetch(
         connection: &mut PgConnection,
         statement: Arc<str>,
-        arguments: Vec<Argument>,
+        arguments: &[Argument],
     ) -> Result<Vec<Row>, sqlx::Error> {
         let mut query = sqlx::query(AssertSqlSafe(statement));
         for argument in arguments {
             query = match argument {
                 Argument::Text(text) => query.bind(text),
                 Argument::Integer(number) => query.bind(number),
-                Argument::Blob(bytes) => query.bind(bytes.map(Vec::from)),
+                Argument::Blob(bytes) => query.bind(bytes.as_deref()),
                 Argument::Texts(texts) => query.bind(texts),
                 Argument::Integers(numbers) => query.bind(numbers),
                 Argument::Blobs(blobs) => {
-                    let blobs: Vec<Option<Vec<u8>>> =
-                        blobs.into_iter().map(|blob| blob.map(Vec::from)).collect();
-                    query.bind(blobs)
+                    query.bind(blobs.iter().map(Option::as_deref).collect::<Vec<_>>())
                 }
             };
         }

@@ -9,7 +9,7 @@ use crate::database::{Cell, Database, Row};
 use crate::failure::Failure;
 use crate::naming::Place;
 use crate::statements::kind;
-use crate::store::{Inner, here, json, text};
+use crate::store::{Inner, here, json, list, text};
 
 /// What lies at a place.
 pub(crate) enum Look {
@@ -24,16 +24,15 @@ pub(crate) enum Look {
 
 impl<D: Database> Inner<D> {
     pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Result<Look, Failure> {
-        let place = Place::of(key);
-        let statement = &self.statements.read;
-        let answer = self.reader.fetch(statement, here(&place), true, self.deadline()).await?;
+        let (statement, arguments) = (&self.statements.read, here(&Place::of(key)));
+        let answer = self.reader.fetch(statement, arguments, true, self.deadline()).await?;
         let Some(row) = answer.rows.first() else { return Ok(Look::Nothing) };
         Ok(match row[KIND].integer() {
             Some(kind::FILL) => Look::Fill,
             Some(kind::PASS) => Look::Pass,
             _ => match self.decode(key, row, answer.asked) {
                 Some(entry) => {
-                    self.note_use(place, row);
+                    self.note_use(key, row);
                     Look::Entry(entry)
                 }
                 None => Look::Damaged(row[VALUE].blob().unwrap_or_default()),
@@ -43,8 +42,14 @@ impl<D: Database> Inner<D> {
 
     pub(crate) async fn read_many(&self, places: &[Place]) -> Result<(Vec<Option<Row>>, Moment)> {
         let mut found: Vec<Option<Row>> = vec![None; places.len()];
-        let arguments = vec![text(json(places))];
-        let statement = &self.statements.read_many;
+        let namespace = places.first().map_or("", |place| &*place.namespace);
+        let plain = places.iter().all(|place| !place.mark && place.namespace == namespace);
+        let (statement, arguments) = if plain {
+            let names = list(places.iter().map(|place| &*place.name));
+            (&self.statements.read_all, vec![text(namespace), text(names)])
+        } else {
+            (&self.statements.read_many, vec![text(json(places))])
+        };
         let answer = self.reader.fetch(statement, arguments, true, self.deadline()).await?;
         for row in answer.rows {
             let ord = row[0].integer().and_then(|ord| usize::try_from(ord).ok());
@@ -57,7 +62,7 @@ impl<D: Database> Inner<D> {
 
     pub(crate) fn entry(self: &Arc<Self>, key: &Key, row: &Row, asked: Moment) -> Option<Entry> {
         let entry = self.decode(key, row, asked)?;
-        self.note_use(Place::of(key), row);
+        self.note_use(key, row);
         Some(entry)
     }
 
@@ -93,15 +98,15 @@ impl<D: Database> Inner<D> {
     }
 
     // Once a minute is often enough to tell what is used from what is not.
-    fn note_use(self: &Arc<Self>, place: Place, row: &Row) {
+    fn note_use(self: &Arc<Self>, key: &Key, row: &Row) {
         let (Some(used), Some(now)) = (row[USED].integer(), row[NOW].integer()) else { return };
         if now - used < USE {
             return;
         }
         let Ok(permit) = self.noting.clone().try_acquire_owned() else { return };
-        let inner = self.clone();
+        let (inner, arguments) = (self.clone(), here(&Place::of(key)));
         tokio::spawn(async move {
-            let _ = inner.write(&inner.statements.used, here(&place), true).await;
+            let _ = inner.write(&inner.statements.used, arguments, true).await;
             drop(permit);
         });
     }

@@ -103,8 +103,8 @@ static WORDS: Words = Words {
     magic: "X'4C5244520101'",
     items: "(SELECT key AS ord, json_extract(value, '$[0]') AS namespace, json_extract(value, '$[1]') AS mark, \
             json_extract(value, '$[2]') AS name FROM json_each($1))",
-    row_of_item: "CROSS JOIN {table} l WHERE {at item}",
-    names: "(SELECT value AS name FROM json_each($2))",
+    names: "(SELECT key AS ord, value AS name FROM json_each($2))",
+    row: "CROSS JOIN {table} l WHERE {at}",
     share: "",
     lock: "",
     skip: "",
@@ -120,6 +120,11 @@ static WORDS: Words = Words {
         FROM (SELECT 'sequence' AS name UNION ALL SELECT name FROM {names} o) n WHERE true \
         ON CONFLICT {key} DO UPDATE SET number = excluded.number, used = excluded.used RETURNING number",
     put_many: "",
+    put_all: "INSERT INTO {table} AS l ({columns}) SELECT $1, {life}, i.column1, i.column2, i.column3, i.column4, \
+        i.column5, {now}, {now} + i.column6, {now} + i.column7, {now}, i.column8 FROM (VALUES {rows}) i WHERE true \
+        ON CONFLICT {key} DO UPDATE SET {take over}",
+    // A commit costs as much as several rows, and there are few statements to prepare.
+    rows: &[64, 32, 16, 8, 4, 2],
 };
 
 impl Dialect for Sqlite {
@@ -154,14 +159,14 @@ impl Dialect for Sqlite {
     async fn fetch(
         connection: &mut SqliteConnection,
         statement: Arc<str>,
-        arguments: Vec<Argument>,
+        arguments: &[Argument],
     ) -> Result<Vec<Row>, sqlx::Error> {
         let mut query = sqlx::query(AssertSqlSafe(statement));
         for argument in arguments {
             query = match argument {
                 Argument::Text(text) => query.bind(text),
                 Argument::Integer(number) => query.bind(number),
-                Argument::Blob(bytes) => query.bind(bytes.map(Vec::from)),
+                Argument::Blob(bytes) => query.bind(bytes.as_deref()),
                 Argument::Texts(_) | Argument::Integers(_) | Argument::Blobs(_) => {
                     return Err(sqlx::Error::Protocol("SQLite has no arrays".into()));
                 }

@@ -14,10 +14,10 @@ pub struct Words {
     pub(crate) magic: &'static str,
     /// A table of `ord`, `namespace`, `mark`, `name` from the JSON in `$1`.
     pub(crate) items: &'static str,
-    /// Joins to each of them, as `l`, the row that lies where `{at item}` says; ends in a condition.
-    pub(crate) row_of_item: &'static str,
-    /// A table of `name` from the JSON in `$2`.
+    /// A table of `ord`, `name` from the JSON in `$2`.
     pub(crate) names: &'static str,
+    /// Joins to each row of one of them, as `l`, the row that lies where `{at}` says; ends in a condition.
+    pub(crate) row: &'static str,
     /// Behind a `SELECT`: its rows stay as they are until the statement ends.
     pub(crate) share: &'static str,
     pub(crate) lock: &'static str,
@@ -29,8 +29,12 @@ pub struct Words {
     pub(crate) table_options: &'static str,
     /// How `invalidate` raises sequence and tags at once.
     pub(crate) invalidate: &'static str,
-    /// Puts many without a condition, or nothing where statements cost no round trip.
+    /// Puts many, or nothing where statements cost no round trip.
     pub(crate) put_many: &'static str,
+    /// The same without a condition, in one namespace, which is what most batches are.
+    pub(crate) put_all: &'static str,
+    /// Where there are no arrays, of how many rows such a statement may be; the most first.
+    pub(crate) rows: &'static [usize],
 }
 
 /// One statement.
@@ -42,8 +46,13 @@ pub(crate) struct Statements {
     pub(crate) probe: Statement,
     pub(crate) read: Statement,
     pub(crate) read_many: Statement,
+    /// The same for entries of one namespace.
+    pub(crate) read_all: Statement,
     pub(crate) put: Statement,
     pub(crate) put_many: Statement,
+    pub(crate) put_all: Statement,
+    /// The same of so many rows, where rows are bound one by one; the most first.
+    pub(crate) put_rows: Vec<(usize, Statement)>,
     pub(crate) replace: Statement,
     pub(crate) remove: Statement,
     pub(crate) remove_many: Statement,
@@ -86,6 +95,9 @@ pub(crate) mod condition {
     pub(crate) const TOKEN: i64 = 4;
 }
 
+// What is bound for each row: name, kind, number, revision, value, freshness, lifetime, size.
+const ROW_SIZE: usize = 8;
+
 const COLUMNS: &str = "namespace, generation, name, kind, number, revision, value, written, fresh, expires, used, size";
 
 // A row that is an entry or a counter, and alive. The first bytes tell an entry of this format from anything else.
@@ -103,6 +115,10 @@ const LIFE: &str = "COALESCE((SELECT g.number FROM {table} g \
 // Where an item lies: numbers and tags outlive that a namespace is cleared.
 const AT_ITEM: &str = "l.namespace = i.namespace AND l.name = i.name \
     AND l.generation = CASE WHEN i.mark = 1 THEN 0 ELSE {life of item} END";
+
+const AT_NAME: &str = "l.namespace = $1 AND l.generation = {life} AND l.name = n.name";
+
+const AT_MARK: &str = "l.namespace = $1 AND l.generation = 0 AND l.name = n.name";
 
 const TAKE_OVER: &str = "kind = excluded.kind, number = excluded.number, revision = excluded.revision, \
     value = excluded.value, written = excluded.written, fresh = excluded.fresh, expires = excluded.expires, \
@@ -132,8 +148,9 @@ impl Statements {
                 .replace("{take over}", TAKE_OVER)
                 .replace("{columns}", COLUMNS)
                 .replace("{key}", KEY)
-                .replace("{row of item}", words.row_of_item)
-                .replace("{at item}", AT_ITEM)
+                .replace("{row of item}", &words.row.replace("{at}", AT_ITEM))
+                .replace("{row of name}", &words.row.replace("{at}", AT_NAME))
+                .replace("{row of mark}", &words.row.replace("{at}", AT_MARK))
                 .replace("{life of item}", &LIFE.replace("{of}", "i.namespace"))
                 .replace("{life}", &LIFE.replace("{of}", "$1"))
                 .replace("{items}", words.items)
@@ -158,6 +175,15 @@ impl Statements {
                 ),
             )
         };
+        let made_of_rows = |rows: usize| {
+            let row = |row: usize| {
+                let first = 2 + row * ROW_SIZE;
+                let numbers = (first..first + ROW_SIZE).map(|number| format!("${number}"));
+                format!("({})", numbers.collect::<Vec<_>>().join(", "))
+            };
+            let list = (0..rows).map(row).collect::<Vec<_>>().join(", ");
+            made(2 + rows * ROW_SIZE, &words.put_all.replace("{rows}", &list))
+        };
         Statements {
             probe: made(2, "SELECT {columns} FROM {table} WHERE namespace = $1 LIMIT 1"),
             read: made(
@@ -173,6 +199,15 @@ impl Statements {
                      AND (l.expires IS NULL OR l.expires > {{now}})"
                 ),
             ),
+            // In a batch the time is worked out once, and not for each row.
+            read_all: made(
+                3,
+                &format!(
+                    "SELECT n.ord, {} FROM {{names}} n {{row of name}} \
+                     AND (l.expires IS NULL OR l.expires > (SELECT {{now}}))",
+                    ROW.replace("{now}", "(SELECT {now})"),
+                ),
+            ),
             put: made(
                 11,
                 "INSERT INTO {table} AS l ({columns}) \
@@ -180,6 +215,8 @@ impl Statements {
                  ON CONFLICT {key} DO UPDATE SET {take over} WHERE $10 = 0 OR NOT {entry} RETURNING 1",
             ),
             put_many: made(11, words.put_many),
+            put_all: made(10, words.put_all),
+            put_rows: words.rows.iter().map(|rows| (*rows, made_of_rows(*rows))).collect(),
             replace: made(
                 12,
                 &format!(
@@ -241,11 +278,7 @@ impl Statements {
                 "UPDATE {table} AS l SET kind = $4, expires = {now} + $5, used = {now} \
                  WHERE {here} AND l.kind = 2 AND l.expires > {now} AND l.revision = $3 RETURNING 1",
             ),
-            marks: made(
-                3,
-                "SELECT l.name, l.number, l.used, {now} FROM {table} l \
-                 WHERE l.namespace = $1 AND l.generation = 0 AND l.name IN (SELECT name FROM {names} n)",
-            ),
+            marks: made(3, "SELECT l.name, l.number, l.used, {now} FROM {names} n {row of mark}"),
             make_sequence: made(
                 4,
                 "INSERT INTO {table} ({columns}) \

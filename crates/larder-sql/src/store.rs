@@ -173,7 +173,7 @@ impl<D: Database> SqlBackend<D> {
             arguments.push(Argument::Integer(Some(wall(&self.0.clock))));
         }
         let statement = self.0.statements.invalidate.0.clone();
-        let rows = D::fetch(connection, statement, arguments).await;
+        let rows = D::fetch(connection, statement, &arguments).await;
         crate::marks::number(&rows.map_err(|error| Failure::of::<D>(&error))?)
     }
 
@@ -527,6 +527,15 @@ pub(crate) fn json(places: &[Place]) -> String {
         format!("[\"{}\",{},\"{}\"]", place.namespace, i32::from(place.mark), place.name)
     };
     format!("[{}]", places.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+/// Names as JSON; nothing in one means anything there.
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut list = String::from("[");
+    for name in names {
+        list.extend([if list.len() > 1 { ",\"" } else { "\"" }, name, "\""]);
+    }
+    list + "]"
 }
 
 /// What a row takes beside its value, about: columns, name, indexes.

@@ -15,8 +15,8 @@ use crate::database::{Argument, Database};
 use crate::failure::{Failure, ambiguous};
 use crate::naming::Place;
 use crate::reading::Look;
-use crate::statements::{condition, kind};
-use crate::store::{BATCH, Inner, OVERHEAD, condition_of, here, millis};
+use crate::statements::{Statement, condition, kind};
+use crate::store::{BATCH, Inner, OVERHEAD, condition_of, here, millis, text};
 
 // One put, ready to be sent.
 struct Write {
@@ -87,8 +87,27 @@ impl<D: Database> Inner<D> {
                 }
             }
             waiting = later;
-            let (single, many): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|(_, write)| write.removes || !D::SERVERS_TIME);
+            let namespace = batch.first().map(|(_, write)| write.place.namespace.clone());
+            let alone = |write: &Write| {
+                // Without arrays, only what is bound for all rows alike can be one statement.
+                let of_all = write.when == When::Always
+                    && Some(&write.place.namespace) == namespace.as_ref();
+                write.removes || !(D::SERVERS_TIME || of_all)
+            };
+            let (mut single, mut many): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|(_, write)| alone(write));
+            for (rows, statement) in &self.statements.put_rows {
+                while many.len() >= *rows {
+                    let rows = many.split_off(many.len() - rows);
+                    self.put_rows(statement, &rows).await?;
+                    for (index, _) in rows {
+                        outcomes[index] = Some(Ok(Outcome::Stored));
+                    }
+                }
+            }
+            if !D::SERVERS_TIME {
+                single.append(&mut many);
+            }
             for (index, write) in single {
                 outcomes[index] = Some(self.put_one(&write).await);
             }
@@ -230,6 +249,33 @@ impl<D: Database> Inner<D> {
         Ok(answer.rows.first().map(|row| row[0].integer() == Some(1)))
     }
 
+    // Rows of one namespace, without a condition.
+    async fn put_rows(
+        self: &Arc<Self>,
+        statement: &Statement,
+        writes: &[(usize, Write)],
+    ) -> Result<()> {
+        let namespace = writes.first().map_or("", |(_, write)| &write.place.namespace);
+        let mut arguments = vec![text(namespace)];
+        let mut bytes = 0;
+        for (_, write) in writes {
+            bytes += write.size() as u64;
+            arguments.extend([
+                text(&*write.place.name),
+                Argument::Integer(Some(write.kind)),
+                Argument::Integer(write.number),
+                Argument::Blob(write.revision()),
+                Argument::Blob(write.value.clone()),
+                Argument::Integer(write.fresh),
+                Argument::Integer(write.ttl),
+                Argument::Integer(Some(write.size())),
+            ]);
+        }
+        self.write(statement, arguments, true).await?;
+        self.stored(writes.len() as u64, bytes).await;
+        Ok(())
+    }
+
     async fn put_batch(
         self: &Arc<Self>,
         writes: &[(usize, Write)],
@@ -240,8 +286,11 @@ impl<D: Database> Inner<D> {
         let numbers =
             |one: fn(&Write) -> Option<i64>| Argument::Integers(each().map(one).collect());
         let blobs = |one: fn(&Write) -> Option<Bytes>| Argument::Blobs(each().map(one).collect());
-        let arguments = vec![
-            texts(|write| &write.place.namespace),
+        let always = each().all(|write| write.when == When::Always);
+        let namespace = writes.first().map_or("", |(_, write)| &write.place.namespace);
+        let plain = always && each().all(|write| write.place.namespace == namespace);
+        let mut arguments = vec![
+            if plain { text(namespace) } else { texts(|write| &write.place.namespace) },
             texts(|write| &write.place.name),
             numbers(|write| Some(write.kind)),
             numbers(|write| write.number),
@@ -250,11 +299,20 @@ impl<D: Database> Inner<D> {
             numbers(|write| write.fresh),
             numbers(|write| write.ttl),
             numbers(|write| Some(write.size())),
-            numbers(|write| Some(write.compared().0)),
-            blobs(|write| write.compared().1),
         ];
-        let always = each().all(|write| write.when == When::Always);
-        match self.write(&self.statements.put_many, arguments, always).await {
+        let statement = if plain {
+            &self.statements.put_all
+        } else {
+            arguments.push(numbers(|write| Some(write.compared().0)));
+            arguments.push(blobs(|write| write.compared().1));
+            &self.statements.put_many
+        };
+        match self.write(statement, arguments, always).await {
+            Ok(_) if plain => {
+                let bytes = each().map(|write| write.size() as u64).sum();
+                self.stored(writes.len() as u64, bytes).await;
+                Ok(writes.iter().map(|(index, _)| (*index, Ok(Outcome::Stored))).collect())
+            }
             Ok(answer) => {
                 let stored: HashSet<(&str, &str)> = answer
                     .rows

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{body, expect_all_work, key, read, shop, store, tag, text};
-use larder_core::{Backend, Clock, Counter, Entry, ErrorKind, Key, Namespace, Prefix, Ttl, When};
+use common::{LONG, body, expect_all_work, key, read, shop, store, tag, text};
+use larder_core::{
+    Backend, Clock, Counter, Entry, ErrorKind, Key, Namespace, Outcome, Prefix, Put, Ttl, When,
+};
 use larder_sql::{SqliteBackend, Synchronous};
 use tokio::io::AsyncWriteExt;
 
@@ -215,6 +217,41 @@ async fn what_was_used_lately_is_kept_when_room_is_made() {
     }
     let keys = backend.page(&Prefix::new(&shop()), None, 1000).await.unwrap().keys;
     assert!((200..=320).contains(&keys.len()), "{} are there", keys.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_a_few_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cache.db");
+    let backend = open(&path).await;
+    let log = || std::fs::metadata(directory.path().join("cache.db-wal")).unwrap().len();
+    // Each commit writes the pages that it changes, the same ones again and again.
+    for n in [1, 2, 3, 50, 64, 127] {
+        let parts: Vec<_> = (0..n).map(|part| format!("{n}-{part}")).collect();
+        let keys: Vec<_> = parts.iter().map(|part| key(part)).collect();
+        let put = |part: &String| Put {
+            key: key(part),
+            entry: text(part),
+            ttl: LONG.into(),
+            when: When::Always,
+        };
+        let before = log();
+        for outcome in backend.put_many(parts.iter().map(put).collect()).await.unwrap() {
+            assert_eq!(outcome.unwrap(), Outcome::Stored);
+        }
+        let together = log() - before;
+        let found = backend.get_many(&keys).await.unwrap();
+        let found: Vec<_> = found.iter().flatten().map(body).collect();
+        assert_eq!(found, parts);
+        if n == 50 {
+            let before = log();
+            for key in &keys {
+                let _ = backend.put(key, text("v"), LONG.into(), When::Always).await.unwrap();
+            }
+            let alone = log() - before;
+            assert!(together * 4 < alone, "{together} bytes beside {alone}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -169,7 +169,7 @@ impl<D: Database> Listening<D> {
     ) -> Result<Vec<Vec<Cell>>> {
         let fetching = async {
             let connection = D::connection(&mut self.ear).await?;
-            D::fetch(connection, statement.into(), arguments).await
+            D::fetch(connection, statement.into(), &arguments).await
         };
         match timeout(self.outbox.limit, fetching).await {
             Ok(fetched) => fetched.map_err(|error| told::<D>(&error)),

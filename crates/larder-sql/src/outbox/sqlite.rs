@@ -24,7 +24,7 @@ pub struct Watcher {
 
 impl Watcher {
     async fn look(&mut self) -> Result<Option<i64>, Failure> {
-        let looked = Sqlite::fetch(&mut self.connection, "PRAGMA data_version".into(), Vec::new());
+        let looked = Sqlite::fetch(&mut self.connection, "PRAGMA data_version".into(), &[]);
         let rows = looked.await.map_err(|error| Failure::of::<Sqlite>(&error))?;
         Ok(rows.first().and_then(|row| row.first()).and_then(Cell::integer))
     }
