@@ -238,12 +238,21 @@ impl Inner {
             // `UNLINK` counts, scripts say 0 for "the condition does not hold".
             Value::Int(_) if write.when == When::Always => Outcome::Stored,
             Value::Int(0) => Outcome::Refused,
-            // Boxed like all that is rare.
             Value::BulkString(start) => {
-                Box::pin(self.settle_refused(write, start.into(), names, deadline)).await?
+                let start = Bytes::from(start);
+                let base = self.base(self.home(&write.key), deadline).await?;
+                if self.is_record(&write.key, &start, &base) {
+                    return Ok(Outcome::Refused);
+                }
+                let (value, life) = (&write.value, &write.lifetime);
+                match self.replace(&write.key, names, &start, value, life, deadline).await? {
+                    true => Outcome::Stored,
+                    // Somebody else was quicker.
+                    false => Outcome::Refused,
+                }
             }
             full if out_of_memory(&full) => {
-                Box::pin(self.drop_old(write, names, deadline)).await;
+                self.drop_old(write, names, deadline).await;
                 return Err(unexpected(&full));
             }
             other => return Err(unexpected(&other)),
@@ -252,26 +261,6 @@ impl Inner {
             (Some(failed), Outcome::Stored) => Err(copy(failed)),
             (_, outcome) => Ok(outcome),
         }
-    }
-
-    // The same when it was to be absent and these bytes are there, which may be damaged.
-    async fn settle_refused(
-        &self,
-        write: &Write,
-        start: Bytes,
-        names: &Names,
-        deadline: Instant,
-    ) -> Result<Outcome> {
-        let base = self.base(self.home(&write.key), deadline).await?;
-        if self.is_record(&write.key, &start, &base) {
-            return Ok(Outcome::Refused);
-        }
-        let (value, life) = (&write.value, &write.lifetime);
-        Ok(match self.replace(&write.key, names, &start, value, life, deadline).await? {
-            true => Outcome::Stored,
-            // Somebody else was quicker.
-            false => Outcome::Refused,
-        })
     }
 
     // Whether bytes, perhaps only the first ones, are an entry of a key. Damage is absent.
