@@ -94,7 +94,7 @@ async fn a_caller_that_stops_polling_holds_others_up_for_as_long_as_they_wait_an
     let gate = Arc::new(Notify::new());
     let site = Site::with(held(&gate, 1), |layer| layer.wait(Duration::from_secs(3)));
     let mut begun = Box::pin(site.head_of(get("/")));
-    poll_fn(|cx| Poll::Ready(assert!(begun.as_mut().poll(cx).is_pending()))).await;
+    assert!(poll_fn(|cx| Poll::Ready(begun.as_mut().poll(cx).is_pending())).await);
     let before = tokio::time::Instant::now();
     let got = site.get("/").await;
     assert!(got.because("wait-too-long"), "{}", got.told());
