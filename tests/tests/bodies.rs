@@ -401,12 +401,19 @@ async fn b07_floods_of_tiny_and_empty_frames_are_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b04_events_come_as_they_are_made() {
-    for cache_control in ["no-store", "private", "", "public, max-age=60"] {
+    let storable = "public, max-age=60";
+    for (cache_control, kind) in [
+        ("no-store", "text/event-stream"),
+        ("private", "text/event-stream"),
+        ("", "text/event-stream"),
+        (storable, "text/event-stream"),
+        (storable, "application/x-ndjson"),
+    ] {
         let (steps, body) = scripted();
         let body = std::sync::Mutex::new(Some(body));
         let site = Site::new(Origin::says(move |_, _| {
             let mut response = response(cache_control, "");
-            append(response.headers_mut(), &[("content-type", "text/event-stream")]);
+            append(response.headers_mut(), &[("content-type", kind)]);
             *response.body_mut() = body.lock().unwrap().take().unwrap();
             response
         }));
@@ -438,6 +445,31 @@ async fn b04_events_come_as_they_are_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn b04_everybody_has_a_stream_of_events_of_its_own_at_once() {
+    let hands = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let given = hands.clone();
+    let site = Site::with(
+        Origin::says(move |_, _| {
+            let (steps, body) = scripted();
+            given.lock().unwrap().push(steps);
+            let mut response = response("public, max-age=600", "");
+            append(response.headers_mut(), &[("content-type", "text/event-stream")]);
+            response.map(|_| body)
+        }),
+        |layer| layer.ttl(Duration::from_secs(60)),
+    );
+    let begun = tokio::time::Instant::now();
+    for n in 0..3 {
+        let mut listener = site.head_of(get("/events")).await.unwrap();
+        hands.lock().unwrap()[n].send(data("own")).unwrap();
+        let event = listener.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(event, "own");
+    }
+    assert_eq!((site.calls(), site.larder.flights()), (3, 0));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn b04_an_endless_body_is_given_up_at_the_deadline_and_goes_on() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let site = Site::with(
@@ -457,9 +489,11 @@ async fn b04_an_endless_body_is_given_up_at_the_deadline_and_goes_on() {
     assert_eq!(frame().await, "one");
     // Another client does not wait for its end.
     let begun = tokio::time::Instant::now();
-    let second = site.head_of(get("/")).await.unwrap();
+    let mut second = site.head_of(get("/")).await.unwrap();
     assert_eq!(begun.elapsed(), Duration::from_secs(3));
-    drop((second, receiver.try_recv().unwrap()));
+    let frame_of_second = second.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(frame_of_second.into_data().unwrap(), "one");
+    drop(second);
 
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(site.larder.flights(), 0);

@@ -1,12 +1,14 @@
 //! Requests that wait for another one's fill read along while its body comes, where that can be told to be theirs, too.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, Response};
-use http_body::Body;
-use http_body_util::BodyExt;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
 use larder_cache::Cache;
 use larder_http::cache::{BrokenOff, ResponseBody};
 use larder_http::{CacheLayer, SessionMark};
@@ -15,6 +17,7 @@ use larder_tests::{
     Failure, Got, Larder, Origin, Site, Step, Steps, TestBody, get, request, response, scripted,
     until,
 };
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Layer, ServiceExt};
 
@@ -137,6 +140,14 @@ async fn c57_nobody_waits_for_a_client_that_reads_slowly_or_leaves() {
     }
 }
 
+/// One that has waited as long as it would.
+async fn patient(site: &Arc<Site>) -> JoinHandle<Answer> {
+    let asking = asking(site).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    settle().await;
+    asking
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_whose_length_is_not_told_is_waited_for() {
     let (hands, origin) = origin(&[]);
@@ -148,6 +159,196 @@ async fn a_body_whose_length_is_not_told_is_waited_for() {
     hands.end(1);
     assert_eq!(rest(waiting.await.unwrap().unwrap()).await.text(), "first");
     assert_eq!((rest(leader).await.text(), site.calls()), ("first".to_owned(), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_it_long_enough_reads_along_instead_of_asking_the_handler() {
+    let (hands, origin) = origin(&[]);
+    let site = Arc::new(Site::new(origin));
+    let leader = head(&site).await;
+    hands.data(1, "first");
+    let mut follower = patient(&site).await.await.unwrap().unwrap();
+    assert_eq!(piece(&mut follower).await, "first");
+    assert!(!follower.headers().contains_key("content-length"));
+    assert_eq!(follower.body().size_hint().exact(), None);
+    hands.data(1, "later");
+    assert_eq!(piece(&mut follower).await, "later");
+    hands.end(1);
+    assert_eq!(rest(follower).await.text(), "");
+    assert_eq!(rest(leader).await.text(), "firstlater");
+    until("it is stored", || site.larder.flights() == 0).await;
+    let hit = site.get("/").await;
+    assert!(hit.hit() && hit.text() == "firstlater", "{hit:?}");
+    assert_eq!(site.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_what_was_invalidated_meanwhile_asks_the_handler() {
+    let (hands, origin) = origin(&[("surrogate-key", "own")]);
+    let larder = Larder::new();
+    let cache = larder.cache.clone();
+    let site = Arc::new(Site::over(larder, origin, |layer| {
+        layer.tags_from(HeaderName::from_static("surrogate-key"))
+    }));
+    let leader = head(&site).await;
+    hands.data(1, "older");
+    let waiting = asking(&site).await;
+    cache.invalidate_tag("own").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    until("the handler is asked", || site.calls() == 2).await;
+    hands.data(2, "newer");
+    hands.end(2);
+    assert_eq!(rest(waiting.await.unwrap().unwrap()).await.text(), "newer");
+    hands.end(1);
+    assert_eq!(rest(leader).await.text(), "older");
+}
+
+/// An origin whose body begins, and goes on with a thousand frames when it is told to. It counts those that somebody has.
+#[derive(Clone, Default)]
+struct Flood {
+    go_on: Arc<Notify>,
+    alive: Arc<AtomicUsize>,
+}
+
+struct Alive(Box<[u8]>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Alive {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, SeqCst);
+    }
+}
+
+const FRAME: usize = 1024;
+const FRAMES: usize = 1000;
+// What the copy has room for.
+const LIMIT: usize = 64;
+
+impl Flood {
+    fn frame(&self, at: usize) -> Bytes {
+        self.alive.fetch_add(1, SeqCst);
+        Bytes::from_owner(Alive(vec![at as u8; FRAME].into(), self.alive.clone()))
+    }
+
+    fn site(&self) -> Arc<Site> {
+        let flood = self.clone();
+        let origin = Origin::new(move |_, _| {
+            let flood = flood.clone();
+            let frames = stream::iter(0..FRAMES).then(move |at| {
+                let flood = flood.clone();
+                async move {
+                    if at == 1 {
+                        flood.go_on.notified().await;
+                    }
+                    Ok::<_, Failure>(Frame::data(flood.frame(at)))
+                }
+            });
+            let response = response("max-age=60", "");
+            async move { Ok(response.map(|_| StreamBody::new(frames).boxed_unsync())) }
+        });
+        let limit = (FRAME * LIMIT) as u64;
+        Arc::new(Site::with(origin, |layer| layer.max_body_bytes(limit)))
+    }
+
+    /// One that began the fill, and one that reads along.
+    async fn two(&self, site: &Arc<Site>) -> [Response<ResponseBody<TestBody>>; 2] {
+        let leader = head(site).await;
+        [leader, patient(site).await.await.unwrap().unwrap()]
+    }
+
+    fn alive(&self) -> usize {
+        self.alive.load(SeqCst)
+    }
+}
+
+fn is_whole(got: &Got) -> bool {
+    got.body.len() == FRAME * FRAMES
+        && got.body.chunks(FRAME).enumerate().all(|(at, frame)| frame == [at as u8; FRAME])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_outgrows_its_copy_is_read_to_its_end_by_those_who_keep_up() {
+    let flood = Flood::default();
+    let site = flood.site();
+    let readers = flood.two(&site).await.map(|reader| tokio::spawn(Got::read(reader)));
+    settle().await;
+    flood.go_on.notify_one();
+    for reader in readers {
+        let got = reader.await.unwrap().unwrap();
+        assert!(is_whole(&got));
+    }
+    assert_eq!((site.larder.entries(), site.larder.flights(), site.calls()), (0, 0, 1));
+    // Those who come now go by themselves.
+    let next = [head(&site).await, head(&site).await];
+    assert_eq!(site.calls(), 3);
+    drop(next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c57_what_outgrows_its_copy_waits_for_nobody_and_keeps_no_more_than_the_limit() {
+    for slow_leader in [true, false] {
+        let flood = Flood::default();
+        let site = flood.site();
+        let [leader, follower] = flood.two(&site).await;
+        let (slow, mut quick) = if slow_leader { (leader, follower) } else { (follower, leader) };
+        flood.go_on.notify_one();
+        let mut read = 0;
+        while let Some(frame) = quick.body_mut().frame().await {
+            let data = frame.unwrap().into_data().unwrap();
+            assert_eq!(&data[..], [(read / FRAME) as u8; FRAME]);
+            read += data.len();
+            let alive = flood.alive();
+            assert!(alive <= LIMIT + 4, "{alive} frames are kept");
+        }
+        assert_eq!(read, FRAME * FRAMES, "slow leader: {slow_leader}");
+        let error = Got::read(slow).await.unwrap_err();
+        assert!(error.is::<BrokenOff>(), "never a short success: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_outgrows_its_copy_goes_on_without_those_who_leave() {
+    for leader_leaves in [true, false] {
+        for before in [true, false] {
+            let flood = Flood::default();
+            let site = flood.site();
+            let [leader, follower] = flood.two(&site).await;
+            let (leaves, stays) =
+                if leader_leaves { (leader, follower) } else { (follower, leader) };
+            let mut leaves = Some(leaves).filter(|_| !before);
+            flood.go_on.notify_one();
+            let stays = tokio::spawn(Got::read(stays));
+            if let Some(leaves) = &mut leaves {
+                for _ in 0..LIMIT + 10 {
+                    leaves.body_mut().frame().await.unwrap().unwrap();
+                }
+            }
+            drop(leaves);
+            assert!(is_whole(&stays.await.unwrap().unwrap()), "{leader_leaves} {before}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_of_it_that_nobody_wants() {
+    let flood = Flood::default();
+    let site = flood.site();
+    let [leader, follower] = flood.two(&site).await;
+    flood.go_on.notify_one();
+    settle().await;
+    let read = flood.alive();
+    assert!((LIMIT - 4..LIMIT + 4).contains(&read), "{read} of {FRAMES}");
+    drop(leader);
+    settle().await;
+    assert_eq!(flood.alive(), read);
+    drop(follower);
+    settle().await;
+    assert_eq!(flood.alive(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,20 +497,23 @@ async fn b08_a_body_that_breaks_off_breaks_off_for_all_and_is_not_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn those_who_read_along_read_to_the_end_of_what_takes_too_long_to_be_stored() {
-    for stays in ["both", "follower", "nobody"] {
+    for stays in ["both", "follower", "follower from before", "nobody"] {
         let (hands, origin) = origin(TEN);
         let configured = |layer: CacheLayer| layer.fill_deadline(Duration::from_secs(5));
         let site = Arc::new(Site::with(origin, configured));
-        let leader = head(&site).await;
+        let mut leader = Some(head(&site).await);
         let follower = asking(&site).await.await.unwrap().unwrap();
         hands.data(1, "first");
+        if stays == "follower from before" {
+            leader = None;
+        }
         tokio::time::sleep(Duration::from_secs(6)).await;
         let late = asking(&site).await;
         assert_eq!(site.calls(), 2, "nobody waits for it any more");
         drop(late);
         let (leader, follower) = match stays {
-            "both" => (Some(leader), Some(follower)),
-            "follower" => {
+            "both" => (leader, Some(follower)),
+            "follower" | "follower from before" => {
                 drop(leader);
                 (None, Some(follower))
             }

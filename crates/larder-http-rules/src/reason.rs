@@ -112,6 +112,7 @@ reasons! {
     HandlerDeclined "handler-declined" "" "the handler said that its response is not to be stored";
     BodyTooLarge "body-too-large" "" "the body is larger than what is stored; raise max_body_bytes if it should be";
     HeadTooLarge "head-too-large" "" "the response's header fields are larger than what is stored";
+    Endless "endless" "" "the response is a stream that has no end (text/event-stream, multipart/x-mixed-replace)";
     InvalidTag "invalid-tag" "" "the handler gave a tag that cannot be used: empty, or longer than 256 bytes";
     TooManyTags "too-many-tags" "" "the response carries more than 512 tags, those of what the handler read from the cache included; read with larder::untracked what may change without it";
     QueryLearned "query-learned" "" "the response says by No-Vary-Search which parts of its query do not matter, or does not say so any longer; the next one is stored";

@@ -30,7 +30,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LOCATION, ETAG, HeaderMap, HeaderName,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LOCATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
     LAST_MODIFIED, LOCATION, SET_COOKIE,
 };
 use http::{Method, StatusCode};
@@ -173,6 +173,7 @@ pub fn storable(
     // A part is stored as its whole would be.
     let class = check_status(policy, route, if part.is_some() { StatusCode::OK } else { status })?;
     check_directives(policy, status, &said)?;
+    check_type(headers)?;
     let set_cookie = check_set_cookie(policy, route, headers)?;
     let vary = check_vary(policy, route, headers)?;
     check_credentials(policy, request, &said)?;
@@ -285,6 +286,19 @@ fn check_directives(
         return Err(Reason::Private);
     }
     Ok(())
+}
+
+// Media types whose responses go on for as long as somebody listens (the HTML standard, §9.2, and browsers' "server
+// push"). Who comes later must get a stream of its own, and without waiting for the end of another one.
+fn check_type(headers: &HeaderMap) -> Result<(), Reason> {
+    let endless = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        [&b"text/event-stream"[..], b"multipart/x-mixed-replace"]
+            .iter()
+            .any(|endless| essence.eq_ignore_ascii_case(endless))
+    });
+    if endless { Err(Reason::Endless) } else { Ok(()) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

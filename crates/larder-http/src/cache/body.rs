@@ -148,7 +148,7 @@ where
                 ready!(body.poll_frame(cx)).map(|frame| frame.map(shared).map_err(Into::into)),
             ),
             KindProj::Watched { body, watch } => watch.poll_frame(body, cx).map_err(Into::into),
-            KindProj::Copied { reader } => reader.poll_frame(cx).map_err(Into::into),
+            KindProj::Copied { reader } => reader.poll_frame(cx),
             KindProj::Followed { follower } => follower.poll_frame(cx).map_err(Into::into),
             KindProj::Chunked { reader } => reader.poll_frame(cx).map_err(Into::into),
             KindProj::Frames { frames } => {
@@ -184,7 +184,7 @@ where
             }
             Kind::Passed { body } | Kind::Watched { body, .. } => body.size_hint(),
             Kind::Copied { reader } => reader.size_hint(),
-            Kind::Followed { follower } => SizeHint::with_exact(follower.left()),
+            Kind::Followed { follower } => follower.size_hint(),
             Kind::Chunked { reader } => SizeHint::with_exact(reader.left()),
             Kind::Frames { frames } => {
                 SizeHint::with_exact(frames.iter().map(|frame| frame.len() as u64).sum())

@@ -1,11 +1,13 @@
 //! Copying a response's body for the store while it goes to the client.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http::header::TRAILER;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
@@ -13,7 +15,7 @@ use http_body::{Body, SizeHint};
 use larder_cache::Pilot;
 use larder_http_rules::conditional::{self, Validators, Verdict};
 use larder_http_rules::{Reason, RequestFacts, SessionMark};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::answer::not_modified;
@@ -23,7 +25,7 @@ use super::fill::{Announced, Fill, HOLD, Landing, Streaming, land};
 use super::plan::Plan;
 use super::record::Content;
 use super::stream::Stream;
-use super::tee::{self, Copied, Copying, Writer};
+use super::tee::{self, Copied, Copying, Writer, poll_data};
 use crate::RequestHead;
 
 impl Fill {
@@ -78,7 +80,10 @@ impl Fill {
         let spills = whole && self.spills(&plan, &commit);
         let stored = match &begun {
             Poll::Pending => {
-                if let Some(pilot) = pilot.as_ref().filter(|_| whole) {
+                let fits = |length| length <= self.shared.config.max_body;
+                // What may go on in chunks is kept nowhere that others could read it.
+                let bounded = plan.length.map_or(!spills, fits);
+                if let Some(pilot) = pilot.as_ref().filter(|_| whole && bounded) {
                     self.announce(pilot, &parts, &plan, &commit, writer.stream());
                 }
                 may_store
@@ -109,8 +114,7 @@ impl Fill {
         conditional::evaluate(asked, validators, self.wall()) == Verdict::NotModified
     }
 
-    // Those who wait may read along: where it is known how long it will be, and where nothing can turn up on the way
-    // that makes it its own client's only.
+    // Those who wait may read along where nothing can turn up on the way that makes it its own client's only.
     fn announce(
         &self,
         pilot: &Pilot,
@@ -122,12 +126,9 @@ impl Fill {
         let outside = RequestHead::from(&self.snapshot).extensions().get::<SessionMark>();
         let sure =
             outside.is_none() && plan.session.is_none() && !parts.headers.contains_key(TRAILER);
-        let small = |length: &u64| *length <= self.shared.config.max_body;
-        if let (true, Some(length), None, Some(when)) =
-            (sure, plan.length.filter(small), &plan.storable.part, commit.permit.when())
-        {
+        if let (true, None, Some(when)) = (sure, &plan.storable.part, commit.permit.when()) {
             let (mut plan, built_at) = (plan.clone(), commit.built_at);
-            let tags = std::mem::take(&mut plan.tags);
+            let (tags, length) = (std::mem::take(&mut plan.tags), plan.length);
             let head = (parts.status, &parts.headers);
             let variant = self.variant(head, Content::Here(Bytes::new()), None, None, plan, commit);
             let (at, source) = (self.now(), stream.source());
@@ -187,9 +188,10 @@ impl Rest {
             return self.spill(copying, writer).await;
         }
         let Rest { fill, pilot, head, plan, commit, .. } = self;
+        let config = &fill.shared.config;
         let head = (head.0, &head.1);
         match copied {
-            Copied::Complete(body, trailers) if fill.shared.config.store.abilities().local => {
+            Copied::Complete(body, trailers) if config.store.abilities().local => {
                 let given = trailers.clone();
                 fill.finish(head, body, trailers, plan, commit).await.land(pilot);
                 // Last, so that a client that has read to the end finds it stored.
@@ -201,33 +203,63 @@ impl Rest {
             }
             Copied::TooLarge => {
                 fill.mark_pass();
-                writer.hand_over(copying.into_parts().1);
-                fill.give_up(&commit.permit, pilot, Reason::BodyTooLarge).await;
+                // Nobody begins to read along any more.
+                land(pilot, Landing::Unstorable(Reason::BodyTooLarge), true);
+                let sharing = share(copying.into_rest(), writer, config.max_body, config.wait);
+                join(commit.permit.release(&fill.shared, &fill.key), sharing).await;
             }
-            broken => {
-                writer.ended(broken, copying.into_parts().1);
+            Copied::Broken(over) => {
+                writer.over(over);
                 commit.permit.release(&fill.shared, &fill.key).await;
             }
         }
     }
 
     // It takes too long to be stored.
-    async fn go_on_late<B: Body>(self, mut copying: Copying<B>, writer: Writer<B>) {
+    async fn go_on_late<B: Body>(self, copying: Copying<B>, writer: Writer<B>) {
         let Rest { fill, pilot, commit, .. } = self;
         // Nobody begins to read along any more.
         land(pilot, Landing::Unstorable(Reason::WaitTooLong), true);
-        if !writer.stream().is_followed() {
-            writer.hand_over(copying.into_parts().1);
-            return commit.permit.release(&fill.shared, &fill.key).await;
-        }
         commit.permit.release(&fill.shared, &fill.key).await;
-        // Those who do have nobody else to read from; how long it may become is known.
-        let rest = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
-        let copied = tokio::select! {
-            copied = rest => copied,
-            () = writer.stream().deserted() => return,
+        let config = &fill.shared.config;
+        share(copying.into_rest(), writer, config.max_body, config.wait).await;
+    }
+}
+
+/// Gives the rest of what is not stored to those who read it. Where there are several, it goes on at the pace of the one in
+/// front, and no more is kept for those behind than a copy may have. They are waited for, but all in all no longer than
+/// `patience`.
+async fn share<B: Body>(
+    mut rest: Pin<Box<B>>,
+    mut writer: Writer<B>,
+    limit: u64,
+    mut patience: Duration,
+) {
+    loop {
+        (writer, rest) = match writer.hand_over_alone(rest) {
+            Ok(()) => return,
+            Err(shared) => shared,
         };
-        writer.ended(copied, copying.into_parts().1);
+        let stream = writer.stream();
+        let next = async {
+            // A body that is always ready does not hold others up.
+            tokio::task::consume_budget().await;
+            stream.wanted().await;
+            let since = Instant::now();
+            if timeout(patience, stream.caught_up(limit)).await.is_err() {
+                stream.leave_behind(limit);
+            }
+            patience = patience.saturating_sub(since.elapsed());
+            poll_fn(|cx| poll_data(rest.as_mut(), cx)).await
+        };
+        let data = tokio::select! {
+            data = next => data,
+            () = stream.deserted() => return,
+        };
+        match data {
+            Ok(data) => stream.push(data),
+            Err(over) => return writer.over(over),
+        }
     }
 }
 

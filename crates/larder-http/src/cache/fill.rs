@@ -75,13 +75,14 @@ pub(super) enum Announced {
     Unfit(Reason),
 }
 
-/// A storable response whose body is still coming. Those who wait for its fill may read along.
+/// A storable response whose body is still coming. Those who wait for its fill may read along: at once where it is known
+/// how long it will be, else when they have waited for its end as long as they would.
 pub(super) struct Streaming {
     /// Without its body.
     pub(super) variant: Variant,
     pub(super) at: Moment,
     pub(super) source: Source,
-    pub(super) length: u64,
+    pub(super) length: Option<u64>,
     pub(super) when: When,
     pub(super) tags: Vec<Tag>,
     pub(super) built_at: Sequence,

@@ -415,7 +415,12 @@ impl CacheLayer {
         self
     }
 
-    /// How long a request waits for another one's fill before it asks the handler itself. 3 s unless set.
+    /// How long a request waits for another one's fill before it asks the handler itself, or, where the body has begun to
+    /// come and does not say how long it will be, reads along. 3 s unless set.
+    ///
+    /// A body that then turns out to be larger than [what is stored](CacheLayer::max_body_bytes) is sent on to all who
+    /// read it. Those who are that many bytes behind the first of them are waited for, all in all that long, and then
+    /// get an error ([`BrokenOff`](super::BrokenOff)).
     pub fn wait(mut self, wait: Duration) -> Self {
         self.change().wait = wait;
         self

@@ -11,13 +11,13 @@ use larder_core::{Entry, Key, KeyBuf, Moment, Revision, Tag};
 use larder_http_rules::cache_status::Forward;
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{CredentialState, Reason, RequestFacts, Reuse, range};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
 use super::answer::Answer;
 use super::body::{BoxError, ResponseBody};
 use super::chunks::Chunks;
-use super::fill::{Announced, Answered, Fill, Filled, Landing};
+use super::fill::{Announced, Answered, Fill, Filled, Landing, Streaming};
 use super::kept;
 use super::layer::Shared;
 use super::plan::may_store;
@@ -235,16 +235,11 @@ impl<S> Missed<S> {
             }
             told.collapsed();
             let until = *patience.get_or_insert_with(|| Instant::now() + config.wait);
-            let waited = shared.wait(&key, passenger, head, facts, &told);
-            let landed = match tokio::time::timeout_at(until, waited).await {
-                Ok(Waited::Along(response)) => return Ok(response),
-                Ok(Waited::Landed(landed)) => landed,
-                Ok(Waited::Unfit(reason)) => {
+            let landed = match shared.wait(&key, passenger, until, head, facts, &told).await {
+                Waited::Along(response) => return Ok(response),
+                Waited::Landed(landed) => landed,
+                Waited::Unfit(reason) => {
                     told.because(reason);
-                    return alone(&shared, &mut inner, request, &told).await;
-                }
-                Err(_) => {
-                    told.because(Reason::WaitTooLong);
                     return alone(&shared, &mut inner, request, &told).await;
                 }
             };
@@ -516,29 +511,59 @@ impl Shared {
         &self,
         key: &Key,
         mut passenger: Passenger,
+        until: Instant,
         head: RequestHead<'_>,
         facts: RequestFacts,
         told: &Told,
     ) -> Waited<B> {
-        let announced = match passenger.hear().await {
-            Some(Heard::Announced(announced)) => announced,
-            Some(Heard::Landed(landed)) => return Waited::Landed(Some(landed)),
-            None => return Waited::Landed(None),
+        let announced = match timeout_at(until, passenger.hear()).await {
+            Ok(Some(Heard::Announced(announced))) => announced,
+            Ok(Some(Heard::Landed(landed))) => return Waited::Landed(Some(landed)),
+            Ok(None) => return Waited::Landed(None),
+            Err(_) => return Waited::Unfit(Reason::WaitTooLong),
+        };
+        let streaming = match announced.downcast_ref() {
+            Some(Announced::Unfit(reason)) => return Waited::Unfit(*reason),
+            Some(Announced::Streaming(streaming)) => Some(streaming),
+            None => None,
         };
         // What depends on all of the body waits for all of it.
         let whole = !facts.any(RequestFacts::RANGE.union(RequestFacts::CONDITIONAL));
-        match announced.downcast_ref() {
-            Some(Announced::Unfit(reason)) => return Waited::Unfit(*reason),
-            Some(Announced::Streaming(streaming)) if whole && streaming.holds(self, key).await => {
-                let (variant, at) = (&streaming.variant, streaming.at);
-                if let Some(response) = self.given::<B>(variant, at, head, facts, told) {
-                    let follower = Follower::new(&streaming.source, streaming.length);
-                    return Waited::Along(response.map(|_| ResponseBody::followed(follower)));
-                }
-            }
-            _ => {}
+        let streaming = streaming.filter(|_| whole);
+        if let Some(streaming) = streaming.filter(|streaming| streaming.length.is_some())
+            && let Ok(Some(response)) =
+                timeout_at(until, self.along(streaming, key, head, facts, told)).await
+        {
+            return Waited::Along(response);
         }
-        Waited::Landed(passenger.arrive().await)
+        let mut arriving = pin!(passenger.arrive());
+        if let Ok(landed) = timeout_at(until, arriving.as_mut()).await {
+            return Waited::Landed(landed);
+        }
+        // The handler is busy with it already.
+        if let Some(streaming) = streaming.filter(|streaming| streaming.length.is_none())
+            && let Some(response) = self.along(streaming, key, head, facts, told).await
+        {
+            return Waited::Along(response);
+        }
+        Waited::Unfit(Reason::WaitTooLong)
+    }
+
+    // The response whose body is still coming, if this request may have it too.
+    async fn along<B: Body>(
+        &self,
+        streaming: &Streaming,
+        key: &Key,
+        head: RequestHead<'_>,
+        facts: RequestFacts,
+        told: &Told,
+    ) -> Option<Response<ResponseBody<B>>> {
+        if !streaming.holds(self, key).await {
+            return None;
+        }
+        let response = self.given::<B>(&streaming.variant, streaming.at, head, facts, told)?;
+        let follower = Follower::new(streaming.source.place()?, streaming.length);
+        Some(response.map(|_| ResponseBody::followed(follower)))
     }
 
     // What another request's fill made, if this request may have it too.

@@ -12,9 +12,10 @@
 //! * The key is scheme, authority, raw path and raw query. Several variants of a URL stand side by side.
 //! * One request fills; those that come meanwhile share what it gets, if they may have it. Nobody waits for a response
 //!   that cannot be shared, and a client that goes away harms nobody.
-//! * Bodies stream to their client while a bounded copy is made. Only complete ones are stored. Those who wait read along
-//!   where the response says how long it is (`Content-Length`), each at its own pace; a body that breaks off breaks off for
-//!   all of them. Where a session might yet be used, they wait for the end, which is when that is known.
+//! * Bodies stream to their client while a bounded copy is made. Only complete ones are stored. Those who wait read along,
+//!   each at its own pace: at once where the response says how long it is (`Content-Length`), else when they have
+//!   [waited](CacheLayer::wait) for its end. A body that breaks off breaks off for all of them. Where a session might yet
+//!   be used, they wait for the end, which is when that is known.
 //! * A stale response with a validator is not fetched anew: the handler is asked whether it is still good. Within
 //!   `stale-while-revalidate` it answers and is refreshed behind; within `stale-if-error` it stands in for a handler that
 //!   fails.

@@ -36,7 +36,10 @@ impl<B: Body> Reading<B> {
         }
         let (frames, rest) = self.0.into_parts();
         let (writer, reader) = tee::pair(frames, rest.size_hint());
-        writer.ended(read.0, rest);
+        match read.0 {
+            Copied::Broken(over) => writer.over(over),
+            _ => writer.hand_over(rest),
+        }
         (ResponseBody::copied(reader), None)
     }
 }

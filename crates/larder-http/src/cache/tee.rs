@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 
-use super::body::shared;
-use super::stream::{End, Next, Place, Stream};
+use super::body::{BoxError, shared};
+use super::stream::{BrokenOff, End, Next, Place, Stream};
 
 /// A body that is being copied, as far as the copy has come.
 ///
@@ -49,7 +49,7 @@ pub(super) enum Over<E> {
 }
 
 // What a frame costs beside its bytes, so that a flood of tiny or empty frames meets the limit too.
-const FRAME_COST: u64 = 64;
+pub(super) const FRAME_COST: u64 = 64;
 
 impl<B: Body> Copying<B> {
     /// `prefix` comes before the body; `expected` is what `Content-Length` says of both; nothing is allocated on its word.
@@ -103,6 +103,11 @@ impl<B: Body> Copying<B> {
     /// What was copied so far, and the body that has the rest.
     pub(super) fn into_parts(self) -> (SmallVec<[Bytes; 1]>, Pin<Box<B>>) {
         (self.frames, self.body)
+    }
+
+    /// What was not copied yet.
+    pub(super) fn into_rest(self) -> Pin<Box<B>> {
+        self.body
     }
 
     /// Frames that were copied so far.
@@ -186,9 +191,9 @@ pub(super) fn pair<B: Body>(
     frames: impl IntoIterator<Item = Bytes>,
     size: SizeHint,
 ) -> (Writer<B>, Reader<B>) {
-    let stream = Stream::new(frames.into_iter().collect());
+    let (stream, place) = Stream::new(frames);
     let own = Arc::new(Mutex::new(None));
-    let state = ReaderState::Copy { place: stream.place(), own: own.clone() };
+    let state = ReaderState::Copy { place, own: own.clone() };
     (Writer { stream, own }, Reader { state, read: 0, size })
 }
 
@@ -211,6 +216,18 @@ impl<B: Body> Writer<B> {
         self.end(Own::Rest(rest));
     }
 
+    /// The same, unless others read the copy.
+    pub(super) fn hand_over_alone(self, rest: Pin<Box<B>>) -> Result<(), (Self, Pin<Box<B>>)> {
+        *self.own.lock() = Some(Own::Rest(rest));
+        if self.stream.end_alone() {
+            return Ok(());
+        }
+        // Nobody looks there before the end.
+        let own = self.own.lock().take();
+        let Some(Own::Rest(rest)) = own else { unreachable!("it was put there") };
+        Err((self, rest))
+    }
+
     /// The copy is given up, and the fill goes on reading: the client gets what it is fed.
     pub(super) fn feed(self) -> Feed<B> {
         let ((feed, data), (told, end)) = (mpsc::channel(FRAMES_AHEAD), oneshot::channel());
@@ -218,14 +235,11 @@ impl<B: Body> Writer<B> {
         Feed { data: feed, end: told }
     }
 
-    /// Ends as the copy did; `rest` is what it has not read.
-    pub(super) fn ended(self, copied: Copied<B::Error>, rest: Pin<Box<B>>) {
-        match copied {
-            Copied::Complete(_, trailers) | Copied::Broken(Over::End(trailers)) => {
-                self.complete(trailers);
-            }
-            Copied::Broken(over) => self.end(Own::Over(over)),
-            Copied::TooLarge => self.hand_over(rest),
+    /// Ends as the body did.
+    pub(super) fn over(self, over: Over<B::Error>) {
+        match over {
+            Over::End(trailers) => self.complete(trailers),
+            over => self.end(Own::Over(over)),
         }
     }
 
@@ -246,13 +260,16 @@ impl<B: Body> Reader<B> {
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+    where
+        B::Error: Into<BoxError>,
+    {
         loop {
             match &mut self.state {
                 ReaderState::Done => return Poll::Ready(None),
                 ReaderState::Rest(body) => {
                     let frame = ready!(body.as_mut().poll_frame(cx));
-                    return Poll::Ready(frame.map(|frame| frame.map(shared)));
+                    return Poll::Ready(frame.map(|frame| frame.map(shared).map_err(Into::into)));
                 }
                 ReaderState::Fed(fed) => {
                     if let Some(data) = ready!(fed.data.poll_recv(cx)) {
@@ -261,13 +278,17 @@ impl<B: Body> Reader<B> {
                     }
                     let own = ready!(Pin::new(&mut fed.end).poll(cx));
                     if let Some(last) = self.ended(own.ok()) {
-                        return Poll::Ready(last);
+                        return Poll::Ready(last.map(|last| last.map_err(Into::into)));
                     }
                 }
                 ReaderState::Copy { place, own } => match ready!(place.poll_next(cx)) {
                     Next::Frame(frame) => {
                         self.read += frame.len() as u64;
                         return Poll::Ready(Some(Ok(Frame::data(frame))));
+                    }
+                    Next::Lost => {
+                        self.state = ReaderState::Done;
+                        return Poll::Ready(Some(Err(BrokenOff.into())));
                     }
                     Next::End(End::Complete(trailers)) => {
                         self.state = ReaderState::Done;
@@ -276,7 +297,7 @@ impl<B: Body> Reader<B> {
                     Next::End(End::Broken) => {
                         let own = own.lock().take();
                         if let Some(last) = self.ended(own) {
-                            return Poll::Ready(last);
+                            return Poll::Ready(last.map(|last| last.map_err(Into::into)));
                         }
                     }
                 },
