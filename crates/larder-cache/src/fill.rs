@@ -68,7 +68,7 @@ impl<T: Value> Fill<T> {
         let computing = nested::collect(&self.store, computing);
         let held: Vec<_> = self.held(start.permit).into_iter().collect();
         let (computed, read) = self.store.holding(&held, HOLD, computing).await;
-        let landed = self.landing(computed, read, start).await;
+        let landed = self.landing(&pilot, computed, read, start).await;
         pilot.land(|| landed);
     }
 
@@ -83,6 +83,7 @@ impl<T: Value> Fill<T> {
     /// Stores what was computed, if it may, and tells how it ended. `read` are the tags of what was read for it.
     pub(crate) async fn landing(
         &self,
+        pilot: &Pilot,
         computed: Result<Computed<T>, Failure>,
         read: Vec<Tag>,
         start: Start,
@@ -93,7 +94,7 @@ impl<T: Value> Fill<T> {
         };
         match self.all_tags(&computed, read) {
             Ok(tags) => {
-                let landed = self.store(computed, &tags, start).await;
+                let landed = self.store(pilot, computed, &tags, start).await;
                 Landed { tags: tags.into(), ..landed }
             }
             Err(error) => {
@@ -168,23 +169,40 @@ impl<T: Value> Fill<T> {
         from_entry(entry)
     }
 
-    async fn store(&self, computed: Computed<T>, tags: &[Tag], start: Start) -> Landed {
+    async fn store(
+        &self,
+        pilot: &Pilot,
+        computed: Computed<T>,
+        tags: &[Tag],
+        start: Start,
+    ) -> Landed {
         let permit = start.permit;
         let kept = || self.previous.as_ref().map(|previous| previous.value.clone());
         let Some(value) = computed.value.clone().or_else(kept) else {
             return self.bridge(nothing_to_keep(), permit).await;
         };
         let result: Result<Arc<dyn Any + Send + Sync>, Failure> = Ok(value.clone());
+        // Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the computation
+        // knows, or on another node. What the store says once nobody joins any more is as new as what they know.
+        let others = pilot.close();
+        let holds = async |when, otherwise| {
+            let asked = || self.store.would_hold(&self.key, when, HOLD, tags, start.built_at);
+            !others || asked().await.unwrap_or(otherwise)
+        };
         if !computed.stored {
+            let shared = match permit {
+                Permit::When(when) => holds(when, true).await,
+                Permit::Never => holds(When::Always, true).await,
+                Permit::Outage => true,
+            };
             self.give_up(permit).await;
-            return Landed::new(result, true);
+            return Landed::new(result, shared);
         }
         let when = match permit {
             Permit::When(when) => when,
             Permit::Never => return Landed::new(result, false),
             Permit::Outage => return Landed::new(result, true),
         };
-        let own_tags = tags.iter().any(|tag| !self.tags.contains(tag));
         let (entry, ttl) = match self.entry(value, &computed, tags, start) {
             Ok(ready) => ready,
             Err(error) => {
@@ -193,14 +211,12 @@ impl<T: Value> Fill<T> {
             }
         };
         let shared = match self.store.put(&self.key, entry, ttl, when).await {
-            // Invalidating a tag that only the computation knew does not detach the flight, so somebody may wait who
-            // came after that: the store tells them whether the value still holds.
-            Ok(Outcome::Stored) => !own_tags,
+            Ok(Outcome::Stored) => holds(When::Always, false).await,
             Ok(Outcome::Refused) => false,
             // Too large, or an outage: the value is good, and it is lost to nobody.
             Err(error) => {
                 tracing::debug!(kind = error.kind().as_str(), "a computed value was not stored");
-                true
+                holds(When::Always, true).await
             }
         };
         Landed::new(result, shared)

@@ -41,6 +41,8 @@ struct State {
     // the key busy with a value that nobody will read.
     token: Option<Token>,
     detached: bool,
+    // Whoever began it waits for it, too.
+    own: bool,
 }
 
 /// How far a flight has come.
@@ -98,7 +100,10 @@ pub struct Pilot {
 }
 
 /// Held by a caller that waits. Dropping it harms nobody.
-pub struct Passenger(Arc<Flight>);
+pub struct Passenger {
+    flight: Arc<Flight>,
+    own: bool,
+}
 
 /// What a [`Passenger`] hears.
 #[derive(Clone)]
@@ -125,7 +130,7 @@ impl Flights {
     pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
         let mut table = self.table(group).lock();
         if let Some(flight) = table.get(key) {
-            return Joined::Passenger(Passenger(flight.clone()));
+            return Joined::Passenger(Passenger { flight: flight.clone(), own: false });
         }
         let flight = Arc::new(Flight {
             group: group.clone(),
@@ -135,12 +140,13 @@ impl Flights {
                 progress: Progress::UnderWay(None),
                 token: None,
                 detached: false,
+                own: true,
             }),
             news: Notify::new(),
         });
         table.insert(key.clone(), flight.clone());
         let (key, flights) = (key.clone(), self.clone());
-        let passenger = Passenger(flight.clone());
+        let passenger = Passenger { flight: flight.clone(), own: true };
         Joined::Pilot(Pilot { key, flights, flight }, passenger)
     }
 
@@ -267,6 +273,20 @@ impl Pilot {
         self.flight.tell(Progress::UnderWay(Some(something)));
     }
 
+    /// From now on nobody joins. Whether others than its own caller wait for it.
+    ///
+    /// What is asked of the store afterwards is as new as anything that one of them may know of.
+    pub fn close(&self) -> bool {
+        self.flights.leave(self);
+        let own = {
+            let mut state = self.flight.state.lock();
+            // The table has it no longer.
+            state.detached = true;
+            usize::from(state.own)
+        };
+        Arc::strong_count(&self.flight) > 1 + own
+    }
+
     /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told. What is
     /// told is made only if somebody waits.
     pub fn land(self, landed: impl FnOnce() -> Landed) {
@@ -294,6 +314,14 @@ impl fmt::Debug for Pilot {
     }
 }
 
+impl Drop for Passenger {
+    fn drop(&mut self) {
+        if self.own {
+            self.flight.state.lock().own = false;
+        }
+    }
+}
+
 impl Passenger {
     /// Waits for the landing; `None` when the flight ended without a result.
     ///
@@ -303,12 +331,12 @@ impl Passenger {
             Progress::Landed(landed) => Some(landed.clone()),
             Progress::UnderWay(_) | Progress::Lost => None,
         };
-        self.0.hear(landed).await
+        self.flight.hear(landed).await
     }
 
     /// How many others wait at this moment, as long as the flight has not ended.
     pub fn others(&self) -> usize {
-        self.0.passengers().saturating_sub(1)
+        self.flight.passengers().saturating_sub(1)
     }
 
     /// Waits for an announcement or for the landing; `None` when the flight ended without a result.
@@ -320,7 +348,7 @@ impl Passenger {
             Progress::Landed(landed) => Some(Heard::Landed(landed.clone())),
             Progress::Lost => None,
         };
-        self.0.hear(news).await
+        self.flight.hear(news).await
     }
 }
 

@@ -279,7 +279,7 @@ impl<K, T: Value> Due<K, T> {
         let Due { order: Order { fill, pilot, .. }, start } = self;
         match computed {
             Some(computed) => {
-                let landed = fill.landing(computed, read, start).await;
+                let landed = fill.landing(&pilot, computed, read, start).await;
                 pilot.land(|| landed);
             }
             // Dropping the pilot tells those who wait.

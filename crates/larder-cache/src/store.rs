@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::time::Instant;
 
 use larder_core::{
@@ -480,7 +481,11 @@ impl Store {
                 // A marker that is gone is found out when the value is stored.
                 Err(_) => {
                     let renewals = held.iter().map(|(key, token)| self.renew(key, *token, hold));
-                    futures_util::future::join_all(renewals).await;
+                    let renewals = std::pin::pin!(futures_util::future::join_all(renewals));
+                    // A store that hangs holds up the renewals, and not the work.
+                    if let Either::Left((done, _)) = select(&mut work, renewals).await {
+                        return done;
+                    }
                 }
             }
         }
@@ -497,7 +502,8 @@ impl Store {
 
     /// Whether what is being made for the key would be valid if it were stored at this moment: its marker, or the record
     /// that it is to replace, is there, and none of its tags was invalidated since its making began. For those who
-    /// came later and want to use it before it is stored. Two round trips.
+    /// came later and want to use it before it is stored. Two round trips. With [`When::Always`] only the tags are asked
+    /// for, if there are any.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Calls, driven, faulty, minute, settle};
-use larder_cache::{Cache, Failure, Options};
+use larder_cache::{Cache, Computed, Failure, Options};
 use larder_core::ErrorKind;
 use larder_testkit::cancel::drop_after;
 use larder_testkit::faulty::{Fault, Verb};
@@ -319,24 +319,36 @@ async fn a_value_removed_on_another_node_is_not_brought_back_by_a_running_comput
 
 #[tokio::test]
 async fn those_who_waited_for_a_voided_computation_compute_anew() {
-    let backend = larder_memory::MemoryBackend::default();
-    let (here, there) = (Cache::new(backend.clone()), Cache::new(backend));
-    let waiter = Arc::new(parking_lot::Mutex::new(None));
-    let slot = waiter.clone();
-    let cache = here.clone();
-    let outcome = invalidated_meanwhile(&here, minute(), |_| async move {
-        there.delete("k").await.unwrap();
-        // It comes after the removal, and this node does not know of that.
+    for what in ["delete", "tag", "tag of what is not stored"] {
+        let backend = larder_memory::MemoryBackend::default();
+        let (here, there) = (Cache::new(backend.clone()), Cache::new(backend));
+        let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (says, waits, cache) = (started.clone(), gate.clone(), here.clone());
+        let first = tokio::spawn(async move {
+            let compute = move |_: Option<Arc<String>>| async move {
+                says.notify_one();
+                waits.notified().await;
+                let value = Computed::new("old".to_owned());
+                let value = if what.ends_with("stored") { value.unstored() } else { value };
+                Ok::<_, io::Error>(value)
+            };
+            cache.get_or_compute_with("k", minute().tag("t"), compute).await
+        });
+        started.notified().await;
+        match what {
+            "delete" => drop(there.delete("k").await.unwrap()),
+            _ => there.invalidate_tag("t").await.unwrap(),
+        }
+        // It comes after that, and this node does not know of it.
+        let cache = here.clone();
         let late = tokio::spawn(async move {
-            cache.get_or_compute("k", minute(), || async { text("new") }).await
+            cache.get_or_compute("k", minute().tag("t"), || async { text("new") }).await
         });
         settle().await;
-        *slot.lock() = Some(late);
-    })
-    .await;
-    assert_eq!(*outcome.unwrap(), "old");
-    let late = waiter.lock().take().unwrap();
-    assert_eq!(*late.await.unwrap().unwrap(), "new");
+        gate.notify_one();
+        assert_eq!(*first.await.unwrap().unwrap(), "old");
+        assert_eq!(*late.await.unwrap().unwrap(), "new", "{what}");
+    }
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use common::minute;
 use larder_cache::Cache;
-use larder_core::Clock;
+use larder_core::{Begin, Clock, Key};
 use larder_memory::MemoryBackend;
 use larder_testkit::counted::Counted;
-use larder_testkit::faulty::Faulty;
+use larder_testkit::faulty::{Fault, Faulty, Verb};
 use tokio::sync::Notify;
 
 /// Two engines over one store know nothing of each other's computations. The first one's computation begins, and goes on
@@ -61,6 +61,23 @@ async fn a_holder_that_is_paused_beyond_its_lease_replaces_nothing_newer() {
         hands.advance(Duration::from_secs(60));
         assert!(here.get::<String>("k").await.unwrap().is_none());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_while_a_marker_is_renewed_does_not_hold_up_the_work() {
+    let backend = Faulty::new(MemoryBackend::default());
+    let faults = backend.faults();
+    let hour = Duration::from_secs(3600);
+    let cache = Cache::builder(backend).write_budget(hour).build();
+    let store = cache.store();
+    let key = Key::new(store.namespace(), ["k"]).unwrap();
+    let hold = Duration::from_secs(6);
+    let Begin::Token(token) = store.begin(&key, hold).await.unwrap() else { panic!("a marker") };
+    faults.inject(Fault::Hang, &[Verb::Renew]);
+    let begun = tokio::time::Instant::now();
+    let work = tokio::time::sleep(Duration::from_secs(5));
+    store.holding(&[(key, token)], hold, work).await;
+    assert_eq!((begun.elapsed().as_secs(), faults.count(Verb::Renew)), (5, 1));
 }
 
 #[tokio::test]

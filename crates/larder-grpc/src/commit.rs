@@ -96,33 +96,33 @@ impl Fill {
             Permit::Revision(revision) => Some(When::Revision(revision)),
             Permit::Never | Permit::Outage => None,
         };
+        // Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the answer knew,
+        // or on another node. What the store says once nobody joins any more is as new as what they know.
+        let others = pilot.close();
         let Some(when) = when else {
             let shared = matches!(permit, Permit::Outage);
             land(pilot, Landing::Stored(call, head_at), shared);
             return self.tell(response, false, sender);
         };
+        let asked = if others { plan.tags.clone() } else { Vec::new() };
         let entry = Entry::live(call.clone()).with_tags(plan.tags).with_built_at(built_at);
         let ttl = Ttl::For(call.terms.kept_for());
-        let storing = store.put(&self.key, entry, ttl, when);
-        let finish = |outcome: larder_core::Result<Outcome>| {
-            // What was refused was invalidated meanwhile. Invalidating a tag that only the answer knew does not detach
-            // the flight, so somebody may wait who came after that; the store tells them whether it still holds.
-            let stored = matches!(outcome, Ok(Outcome::Stored));
-            let shared = match outcome {
-                Ok(Outcome::Stored) => !plan.own_tags,
-                Ok(Outcome::Refused) => false,
-                Err(_) => true,
-            };
+        let storing = async {
+            let outcome = store.put(&self.key, entry, ttl, when).await;
+            // What was refused was invalidated meanwhile. A failure is no invalidation.
+            let refused = matches!(outcome, Ok(Outcome::Refused));
+            let holds = store.would_hold(&self.key, When::Always, HOLD, &asked, built_at);
+            let shared = !refused && holds.await.unwrap_or(outcome.is_err());
             land(pilot, Landing::Stored(call, head_at), shared);
-            stored
+            matches!(outcome, Ok(Outcome::Stored))
         };
         if store.abilities().local {
-            let stored = finish(storing.await);
+            let stored = storing.await;
             self.tell(response, stored, sender);
         } else {
             // The caller does not wait for the store.
             self.tell(response, true, sender);
-            finish(storing.await);
+            storing.await;
         }
     }
 

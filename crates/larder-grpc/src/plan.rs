@@ -20,8 +20,6 @@ use crate::verdict::Reason;
 pub(crate) struct Plan {
     pub(crate) terms: Terms,
     pub(crate) tags: Vec<Tag>,
-    /// The handler gave tags that the method does not have.
-    pub(crate) own_tags: bool,
 }
 
 // What is stored is clamped to this: a day.
@@ -106,13 +104,12 @@ pub(crate) fn plan(
         }
     }
     tags.extend_from_slice(read);
-    let own_tags = tags.iter().any(|tag| !rule.tags.contains(tag));
     tags.sort_unstable();
     tags.dedup();
     if tags.len() > MAX_TAGS {
         return Err(HttpReason::TooManyTags.into());
     }
-    Ok(Plan { terms, tags, own_tags })
+    Ok(Plan { terms, tags })
 }
 
 fn terms(

@@ -26,8 +26,14 @@ fn now() -> SystemTime {
 /// Any bytes that a header value may hold.
 fn any_value() -> impl Strategy<Value = HeaderValue> {
     let structured = "[ -~]{0,40}".prop_map(String::into_bytes);
-    prop_oneof![vec(any::<u8>(), 0..60), structured]
-        .prop_filter_map("no header value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+    // Nothing is thrown away: of a million cases that would be too many.
+    let byte = any::<u8>().prop_map(|byte| match byte {
+        0..=8 | 10..=31 => byte + 32,
+        127 => 255,
+        other => other,
+    });
+    prop_oneof![vec(byte, 0..60), structured]
+        .prop_map(|bytes| HeaderValue::from_bytes(&bytes).expect("a header value"))
 }
 
 fn cache_control_value() -> impl Strategy<Value = HeaderValue> {
@@ -245,21 +251,8 @@ fn plain_values(names: &[&'static str], headers: &HeaderMap) -> Vec<Option<Vec<V
 /// Values without quotes, so that [`plain_values`] stays naive.
 fn plain_headers() -> impl Strategy<Value = HeaderMap> {
     let value = prop_oneof![
-        select(vec![
-            "",
-            "a",
-            "b",
-            "a,b",
-            "a, b",
-            "ab",
-            "b,a",
-            ",",
-            "a,,b",
-            "\u{1}".trim(),
-            "absent",
-            "1"
-        ])
-        .prop_filter_map("value", |text| HeaderValue::from_str(text).ok()),
+        select(vec!["", "a", "b", "a,b", "a, b", "ab", "b,a", ",", "a,,b", "absent", "1"])
+            .prop_map(HeaderValue::from_static),
         vec(prop_oneof![Just(b','), Just(b' '), Just(b'x'), Just(0xff), Just(b';')], 0..6)
             .prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap()),
     ];

@@ -434,6 +434,42 @@ async fn d01_what_was_made_while_it_was_invalidated_is_never_a_hit() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_after_another_nodes_invalidation_gets_no_older_answer() {
+    for tag in ["products", "own"] {
+        let (origin, gate, entered) = gated(|call| {
+            let mut response = ok(&[FRESH], call.to_string());
+            response.extensions_mut().insert(Caching::new().tag("own"));
+            response
+        });
+        // Two engines over one store know nothing of each other's fills.
+        let backend = larder_memory::MemoryBackend::default();
+        let (here, there) = (Cache::new(backend.clone()), Cache::new(backend));
+        let layer = larder_grpc::GrpcCacheLayer::builder(&here)
+            .wait(Duration::from_secs(600))
+            .read(larder_grpc::Read::new(GET).tag("products"))
+            .build()
+            .unwrap();
+        let (address, _serving) = crate::support::serve(origin.clone(), layer).await;
+        let channel = crate::support::connect(address).await;
+        let ask = || {
+            let channel = channel.clone();
+            tokio::spawn(async move { send(&channel, call(GET, "a", &[])).await.text() })
+        };
+        let slow = ask();
+        until("it is inside", || entered.load(Ordering::SeqCst) == 1).await;
+        there.invalidate_tag(tag).await.unwrap();
+        let late = ask();
+        // If it has not joined by then, it finds what is stored to be old.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        gate.notify_one();
+        assert_eq!(slow.await.unwrap(), "1");
+        until("the handler is asked again", || entered.load(Ordering::SeqCst) == 2).await;
+        gate.notify_one();
+        assert_eq!(late.await.unwrap(), "2", "{tag}");
+    }
+}
+
 #[tokio::test]
 async fn a_handler_that_declines_is_not_stored() {
     let origin = Origin::says(|call| {

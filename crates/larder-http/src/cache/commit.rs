@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use larder_cache::Pilot;
 use larder_core::{Entry, Key, Moment, Outcome, Put, Revision, Sequence, Tag, Token, Ttl, When};
 use smallvec::smallvec;
 
+use super::fill::HOLD;
 use super::layer::Shared;
 use super::miss::variant_key;
-use super::record::{Page, Shown, Variant};
+use super::record::{Page, PageId, Shown, Variant};
 use super::wire;
 
 /// What allows a response to be stored.
@@ -18,6 +20,8 @@ pub(super) enum Permit {
     Page(Revision, Moment, Entry, Arc<Page>),
     /// The unusable record of that revision is there.
     Revision(Revision),
+    /// Nothing: it was not asked for often enough yet. What would allow it else.
+    NotAdmitted(Box<Permit>),
     /// Nothing: another node is filling.
     Never,
     /// Nothing: the store cannot be asked.
@@ -29,6 +33,7 @@ impl Permit {
     pub(super) fn token(&self) -> Option<Token> {
         match self {
             Permit::Token(token) => Some(*token),
+            Permit::NotAdmitted(permit) => permit.token(),
             _ => None,
         }
     }
@@ -48,7 +53,7 @@ impl Permit {
             Permit::Page(revision, ..) | Permit::Revision(revision) => {
                 Some(When::Revision(*revision))
             }
-            Permit::Never | Permit::Outage => None,
+            Permit::NotAdmitted(_) | Permit::Never | Permit::Outage => None,
         }
     }
 }
@@ -78,17 +83,32 @@ impl Commit {
         key: &Key,
         mut variant: Variant,
         tags: Vec<Tag>,
+        pilot: Option<&Pilot>,
     ) -> Committed {
-        let Some(mut when) = self.permit.when() else {
-            let shared = matches!(self.permit, Permit::Outage);
-            let variant = Shown::Other(Arc::new(variant));
-            return Committed { variant, stored: false, shared };
+        let store = &shared.config.store;
+        // Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the response
+        // knew, or on another node. What the store says once nobody joins any more is as new as what they know.
+        let others = pilot.is_some_and(Pilot::close);
+        let holds = async |when, otherwise| {
+            let asked = || store.would_hold(key, when, HOLD, &tags, self.built_at);
+            !others || asked().await.unwrap_or(otherwise)
         };
-        let mut beside = match self.permit {
-            Permit::Page(_, written, entry, page) => Some((written, entry, page)),
+        let Some(mut when) = self.permit.when() else {
+            let shared_anyway = match &self.permit {
+                Permit::NotAdmitted(permit) => match permit.when() {
+                    Some(when) => holds(when, true).await,
+                    None => matches!(**permit, Permit::Outage),
+                },
+                permit => matches!(permit, Permit::Outage),
+            };
+            self.permit.release(shared, key).await;
+            let variant = Shown::Other(Arc::new(variant));
+            return Committed { variant, stored: false, shared: shared_anyway };
+        };
+        let mut beside = match &self.permit {
+            Permit::Page(_, written, entry, page) => Some((*written, entry.clone(), page.clone())),
             _ => None,
         };
-        let store = &shared.config.store;
         let entry = |live: Arc<Page>| {
             Entry::live(live).with_tags(tags.iter().cloned()).with_built_at(self.built_at)
         };
@@ -118,14 +138,14 @@ impl Commit {
             if let Some(moved) = moved
                 && store.put_many(vec![moved]).await.is_err()
             {
-                return done(false, true);
+                return done(false, holds(When::Always, true).await);
             }
             match store.put(key, entry(page.clone()), Ttl::For(ttl), when).await {
-                Ok(Outcome::Stored) => return done(true, true),
-                Err(_) => return done(false, true),
+                Ok(Outcome::Stored) => return done(true, holds(When::Always, false).await),
+                Err(_) => return done(false, holds(When::Always, true).await),
                 Ok(Outcome::Refused) => {}
             }
-            // Refused: because of a sibling, if the page still has its id; else it was invalidated.
+            // Refused: because of a sibling, if the page still has its id; else it was invalidated, or made stale.
             let there = match beside {
                 Some(_) if tries < TRIES => sibling(shared, key, page.id).await,
                 _ => None,
@@ -142,7 +162,7 @@ impl Commit {
 }
 
 // The page of that id, which another variant was stored in meanwhile.
-async fn sibling(shared: &Shared, key: &Key, id: u128) -> Option<(Moment, Entry, Arc<Page>)> {
+async fn sibling(shared: &Shared, key: &Key, id: PageId) -> Option<(Moment, Entry, Arc<Page>)> {
     let route = &shared.config.route.credentials;
     let entry = shared.config.store.get(key, &[]).await.ok()?.entry?;
     let page = entry.downcast_or(|encoded| wire::decode_page(encoded, route))?;

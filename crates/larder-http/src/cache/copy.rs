@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::answer::not_modified;
 use super::body::ResponseBody;
-use super::commit::Commit;
+use super::commit::{Commit, Permit};
 use super::fill::{Announced, Fill, HOLD, Landing, Streaming, land};
 use super::plan::Plan;
 use super::record::Content;
@@ -57,7 +57,8 @@ impl Fill {
                 let given = ResponseBody::stored(body.clone(), trailers.clone().map(Arc::new));
                 if self.shared.config.store.abilities().local {
                     let head = (parts.status, &parts.headers);
-                    let ending = self.finish(head, body, trailers, plan, commit).await;
+                    let ending =
+                        self.finish(head, body, trailers, plan, commit, pilot.as_ref()).await;
                     let stored = ending.land(pilot);
                     let mut response = answer(known, parts, given);
                     self.told.forwarded(&mut response, stored);
@@ -69,7 +70,9 @@ impl Fill {
                 self.told.forwarded(&mut response, may_store);
                 let finishing = async move {
                     let head = (head.0, &head.1);
-                    self.finish(head, body, trailers, plan, commit).await.land(pilot);
+                    self.finish(head, body, trailers, plan, commit, pilot.as_ref())
+                        .await
+                        .land(pilot);
                 };
                 tokio::spawn(finishing.in_current_span());
                 return response;
@@ -163,8 +166,16 @@ impl Rest {
     ) {
         let store = self.fill.shared.config.store.clone();
         let marker = self.commit.permit.token().map(|token| (self.fill.key.clone(), token));
-        let going_on = pin!(self.go_on(begun, copying, writer, spills));
-        store.holding(marker.as_slice(), HOLD, going_on).await;
+        let given_up = {
+            let going_on = pin!(self.go_on(begun, copying, writer, spills));
+            store.holding(marker.as_slice(), HOLD, going_on).await
+        };
+        // Its marker is not kept alive any more.
+        if let Some(GivenUp { fill, permit, rest, writer }) = given_up {
+            let config = &fill.shared.config;
+            let sharing = share(rest, writer, config.max_body, config.wait);
+            join(permit.release(&fill.shared, &fill.key), sharing).await;
+        }
     }
 
     async fn go_on<B: Body>(
@@ -173,57 +184,73 @@ impl Rest {
         mut copying: Copying<B>,
         writer: Writer<B>,
         spills: bool,
-    ) {
+    ) -> Option<GivenUp<B>> {
         let copied = match begun {
             Poll::Ready(copied) => copied,
             Poll::Pending => {
                 let copy = poll_fn(|cx| copying.poll_copy(cx, |frame| writer.push(frame.clone())));
                 match timeout_at(self.deadline, copy).await {
                     Ok(copied) => copied,
-                    Err(_) => return self.go_on_late(copying, writer).await,
+                    Err(_) => return Some(self.given_up(copying, writer, Reason::WaitTooLong)),
                 }
             }
         };
-        if matches!(copied, Copied::TooLarge) && spills {
-            return self.spill(copying, writer).await;
-        }
-        let Rest { fill, pilot, head, plan, commit, .. } = self;
-        let config = &fill.shared.config;
-        let head = (head.0, &head.1);
-        match copied {
-            Copied::Complete(body, trailers) if config.store.abilities().local => {
-                let given = trailers.clone();
-                fill.finish(head, body, trailers, plan, commit).await.land(pilot);
-                // Last, so that a client that has read to the end finds it stored.
-                writer.complete(given);
-            }
-            Copied::Complete(body, trailers) => {
-                writer.complete(trailers.clone());
-                fill.finish(head, body, trailers, plan, commit).await.land(pilot);
+        let Rest { fill, pilot, head, plan, commit, .. } = match copied {
+            Copied::TooLarge if spills => {
+                self.spill(copying, writer).await;
+                return None;
             }
             Copied::TooLarge => {
-                fill.mark_pass();
-                // Nobody begins to read along any more.
-                land(pilot, Landing::Unstorable(Reason::BodyTooLarge), true);
-                let sharing = share(copying.into_rest(), writer, config.max_body, config.wait);
-                join(commit.permit.release(&fill.shared, &fill.key), sharing).await;
+                self.fill.mark_large();
+                return Some(self.given_up(copying, writer, Reason::BodyTooLarge));
+            }
+            _ => self,
+        };
+        let head = (head.0, &head.1);
+        match copied {
+            Copied::Complete(body, trailers) => {
+                let local = fill.shared.config.store.abilities().local;
+                let given = trailers.clone();
+                let finish = fill.finish(head, body, trailers, plan, commit, pilot.as_ref());
+                if local {
+                    finish.await.land(pilot);
+                    // Last, so that a client that has read to the end finds it stored.
+                    writer.complete(given);
+                } else {
+                    writer.complete(given);
+                    finish.await.land(pilot);
+                }
             }
             Copied::Broken(over) => {
-                writer.over(over);
+                // Nobody begins to read along any more.
+                drop(pilot);
+                writer.broken(over);
                 commit.permit.release(&fill.shared, &fill.key).await;
             }
+            Copied::TooLarge => unreachable!("it was given up"),
         }
+        None
     }
 
-    // It takes too long to be stored.
-    async fn go_on_late<B: Body>(self, copying: Copying<B>, writer: Writer<B>) {
+    fn given_up<B: Body>(
+        self,
+        copying: Copying<B>,
+        writer: Writer<B>,
+        reason: Reason,
+    ) -> GivenUp<B> {
         let Rest { fill, pilot, commit, .. } = self;
         // Nobody begins to read along any more.
-        land(pilot, Landing::Unstorable(Reason::WaitTooLong), true);
-        commit.permit.release(&fill.shared, &fill.key).await;
-        let config = &fill.shared.config;
-        share(copying.into_rest(), writer, config.max_body, config.wait).await;
+        land(pilot, Landing::Unstorable(reason), true);
+        GivenUp { fill, permit: commit.permit, rest: copying.into_rest(), writer }
     }
+}
+
+/// A fill of which nothing is stored. Its body goes on.
+struct GivenUp<B: Body> {
+    fill: Fill,
+    permit: Permit,
+    rest: Pin<Box<B>>,
+    writer: Writer<B>,
 }
 
 /// Gives the rest of what is not stored to those who read it. Where there are several, it goes on at the pace of the one in
@@ -244,12 +271,19 @@ async fn share<B: Body>(
         let next = async {
             // A body that is always ready does not hold others up.
             tokio::task::consume_budget().await;
-            stream.wanted().await;
-            let since = Instant::now();
-            if timeout(patience, stream.caught_up(limit)).await.is_err() {
-                stream.leave_behind(limit);
+            loop {
+                stream.wanted().await;
+                let since = Instant::now();
+                let caught_up = timeout(patience, stream.caught_up(limit)).await;
+                patience = patience.saturating_sub(since.elapsed());
+                if caught_up.is_err() {
+                    stream.leave_behind(limit);
+                }
+                // Whoever was in front may have left.
+                if stream.is_wanted() {
+                    break;
+                }
             }
-            patience = patience.saturating_sub(since.elapsed());
             poll_fn(|cx| poll_data(rest.as_mut(), cx)).await
         };
         let data = tokio::select! {

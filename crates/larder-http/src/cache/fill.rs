@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http::header::{IF_RANGE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use larder_cache::{Joined, Landed, Pilot};
+use larder_cache::{Joined, Landed, Passes, Pilot};
 use larder_core::{Begin, Key, Moment, Peek, Revision, Sequence, Tag, When};
 use larder_http_rules::reuse::Failure;
 use larder_http_rules::{Reason, RequestFacts};
@@ -308,8 +308,7 @@ impl Fill {
                 {
                     // Those who wait have it all the same.
                     self.told.because(Reason::NotAdmitted);
-                    commit.permit.release(&self.shared, &self.key).await;
-                    commit.permit = Permit::Outage;
+                    commit.permit = Permit::NotAdmitted(Box::new(commit.permit));
                 }
                 self.copy(pilot, response, prefix, plan, commit, deadline).await
             }
@@ -418,9 +417,18 @@ impl Fill {
     }
 
     pub(super) fn mark_pass(&self) {
+        self.mark(&self.shared.passes);
+    }
+
+    /// The same for what could have been stored by its head.
+    pub(super) fn mark_large(&self) {
+        self.mark(&self.shared.large);
+    }
+
+    fn mark(&self, marks: &Passes) {
         let config = &self.shared.config;
         if let Some(flight) = &self.flight {
-            self.shared.passes.set(flight, config.pass_for, config.store.clock());
+            marks.set(flight, config.pass_for, config.store.clock());
         }
     }
 
@@ -444,6 +452,12 @@ impl Fill {
 }
 
 impl Shared {
+    /// Lifts the marks of all flights of a URL.
+    pub(super) fn lift_marks(&self, url: &Key) {
+        self.passes.lift_all(url);
+        self.large.lift_all(url);
+    }
+
     /// Room for one more fill, if there is any.
     pub(super) fn room(&self) -> Option<OwnedSemaphorePermit> {
         self.fills.clone().try_acquire_owned().ok()

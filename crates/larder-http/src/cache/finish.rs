@@ -23,6 +23,7 @@ impl Fill {
         trailers: Option<HeaderMap>,
         mut plan: Plan,
         commit: Commit,
+        pilot: Option<&Pilot>,
     ) -> Ending {
         let late = if session_touched(&self.snapshot, plan.session.as_ref()) {
             Some(Reason::SessionTouched)
@@ -43,15 +44,16 @@ impl Fill {
             commit.permit.release(&self.shared, &self.key).await;
             return Ending::unstorable(Reason::PartialContent);
         };
-        let (tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
+        let tags = std::mem::take(&mut plan.tags);
         let (head, content) = ((status, &*fields), Content::Here(body));
         let variant = self.variant(head, content, trailers, part, plan, &commit);
         let at = self.now();
-        let done = commit.run(&self.shared, &self.key, variant, tags).await;
-        // Invalidating a tag that only the response knew does not detach the flight, so somebody may wait who came
-        // after that. The store tells them whether it still holds.
-        let shared = done.shared && !(done.stored && own_tags);
-        Ending { landing: Landing::Fresh(done.variant, at), stored: done.stored, shared }
+        let done = commit.run(&self.shared, &self.key, variant, tags, pilot).await;
+        Ending {
+            landing: Landing::Fresh(done.variant, at),
+            stored: done.stored,
+            shared: done.shared,
+        }
     }
 
     /// What is stored of a response.

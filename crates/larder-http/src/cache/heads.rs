@@ -59,7 +59,7 @@ impl Fill {
                 match self.renewed(held, &mut parts, confirms, sent, &read) {
                     Ok(Ok(Renewed { variant, tags, .. })) => {
                         if self.shared.has_all(&self.key, &variant).await {
-                            commit.run(&self.shared, &self.key, variant, tags).await;
+                            commit.run(&self.shared, &self.key, variant, tags, None).await;
                         }
                     }
                     // What is stored stays as it is.

@@ -88,7 +88,7 @@ pub(super) async fn remove(shared: &Shared, outdated: Outdated, posting: bool) {
         return;
     }
     // What could not be stored before may be storable now: a URL that was not there, for one.
-    keys.iter().for_each(|key| shared.passes.lift_all(key));
+    keys.iter().for_each(|key| shared.lift_marks(key));
     if shared.config.policy.store_post {
         // The first is the target; the answer may name it once more.
         let own = keys.first().filter(|_| posting);

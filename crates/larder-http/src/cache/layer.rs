@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) base: Arc<List>,
     pub(super) computed: Computed,
     pub(super) passes: Passes,
+    /// Those that turned out to be too large on the way.
+    pub(super) large: Passes,
     pub(super) searches: Searches,
     pub(super) admission: Admission,
     /// Room for so many fills.
@@ -468,6 +470,7 @@ impl CacheLayer {
                 base: Arc::new(self.config.base.clone()),
                 computed: Computed::default(),
                 passes: Passes::default(),
+                large: Passes::default(),
                 searches: Searches::default(),
                 admission: Admission::default(),
                 fills: Arc::new(Semaphore::new(self.config.max_fills.min(Semaphore::MAX_PERMITS))),

@@ -21,7 +21,7 @@ use super::fill::{Announced, Answered, Fill, Filled, Landing, Streaming};
 use super::kept;
 use super::layer::Shared;
 use super::plan::may_store;
-use super::record::{Content, Page, Shown, Variant};
+use super::record::{Content, Page, PageId, Shown, Variant};
 use super::service::{Asked, strip};
 use super::shadow::compare;
 use super::stream::Follower;
@@ -182,11 +182,15 @@ impl<S> Missed<S> {
             let Some(flight) = shared.flight(&key, &there, head, facts) else {
                 return alone(&shared, &mut inner, request, &told).await;
             };
-            if shared.passes.holds(&flight, config.store.clock()) {
+            let large = shared.large.holds(&flight, config.store.clock());
+            if large || shared.passes.holds(&flight, config.store.clock()) {
                 told.because(Reason::PassMark);
                 let response = alone(&shared, &mut inner, request, &told).await?;
-                if may_store(&shared, &key, &snapshot, facts, &response).is_ok() {
+                if may_store(&shared, &key, &snapshot, facts, &response)
+                    .is_ok_and(|length| !large || length.is_some())
+                {
                     shared.passes.lift(&flight);
+                    shared.large.lift(&flight);
                 }
                 return Ok(response);
             }
@@ -561,8 +565,9 @@ impl Shared {
         if !streaming.holds(self, key).await {
             return None;
         }
+        let place = streaming.source.place()?;
         let response = self.given::<B>(&streaming.variant, streaming.at, head, facts, told)?;
-        let follower = Follower::new(streaming.source.place()?, streaming.length);
+        let follower = Follower::new(place, streaming.length);
         Some(response.map(|_| ResponseBody::followed(follower)))
     }
 
@@ -587,6 +592,6 @@ impl Shared {
 }
 
 /// Where a variant other than the newest is kept.
-pub(super) fn variant_key(key: &Key, page: u128, name: [u8; 16]) -> Option<Key> {
-    KeyBuf::from(key.as_ref()).part("v").part(page.to_be_bytes()).part(name).key().ok()
+pub(super) fn variant_key(key: &Key, page: PageId, name: [u8; 16]) -> Option<Key> {
+    KeyBuf::from(key.as_ref()).part("v").part(page.name()).part(name).key().ok()
 }

@@ -34,8 +34,6 @@ pub(super) struct Plan {
     pub(super) by_language: Option<Box<[u8]>>,
     pub(super) search: Option<Search>,
     pub(super) tags: Vec<Tag>,
-    /// The handler gave tags that the route does not have.
-    pub(super) own_tags: bool,
     pub(super) length: Option<u64>,
     /// The mark of a session layer inside, which may be touched until the body ends.
     pub(super) session: Option<SessionMark>,
@@ -56,19 +54,19 @@ impl Plan {
     }
 }
 
-/// Whether a response could be stored, by its head.
+/// Whether a response could be stored, by its head, and how long it says it is.
 pub(super) fn may_store<B>(
     shared: &Shared,
     key: &Key,
     snapshot: &Snapshot,
     facts: RequestFacts,
     response: &Response<B>,
-) -> Result<(), Reason>
+) -> Result<Option<u64>, Reason>
 where
     B: Body,
 {
     let wall = shared.config.store.clock().wall();
-    plan(shared, key, snapshot, facts, response, wall, &[]).map(drop)
+    plan(shared, key, snapshot, facts, response, wall, &[]).map(|plan| plan.length)
 }
 
 /// How a response is to be stored, or why not. `read` are the tags of what the handler read from the cache.
@@ -176,7 +174,6 @@ pub(super) fn plan<B: Body>(
         tags.push(searches::tag(authority, head.uri().path()).ok_or(Reason::InvalidTag)?);
     }
     tags.extend_from_slice(read);
-    let own_tags = tags.iter().any(|tag| !common.contains(tag));
     tags.sort_unstable();
     tags.dedup();
     if tags.len() > MAX_TAGS {
@@ -194,7 +191,6 @@ pub(super) fn plan<B: Body>(
         by_language,
         search,
         tags,
-        own_tags,
         length,
         session: extensions.get().cloned(),
     })

@@ -159,7 +159,7 @@ impl Purger {
 
     // Fills that are under way are not stored: those of the path's other queries neither, which costs them nothing else.
     async fn forget(&self, target: &Target) {
-        self.shared.passes.lift_all(&target.url);
+        self.shared.lift_marks(&target.url);
         self.shared.config.store.detach_prefix(&target.prefix).await;
     }
 
@@ -172,42 +172,55 @@ impl Purger {
         queries.chain(contents).cloned().collect()
     }
 
-    // Writes a record back as old as its lifetime. Whoever writes a newer one meanwhile is not disturbed.
+    // Writes a record back as old as its lifetime. Who stores meanwhile began before.
     async fn stale(&self, key: &Key) -> Result<bool> {
         let store = &self.shared.config.store;
-        let route = &self.shared.config.route.credentials;
-        let Some(entry) = store.get(key, &[]).await?.entry else { return Ok(false) };
-        let now = store.clock().now();
-        let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
-        let (live, left): (Arc<dyn larder_core::Live>, _) =
-            if let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) {
-                let newest = self.aged(&page.newest, resident);
-                let left = newest.response.kept_for(&self.shared.config.policy);
-                let (lists, others) = (page.lists.clone(), page.others.clone());
-                // A page without use of its own may still lead to variants.
-                let left = match others.is_empty() {
-                    true => left,
-                    false => left.max(entry.remaining(now).unwrap_or(left)),
-                };
-                (Arc::new(Page { id: page.id, lists, others, newest }), left)
-            } else if let Some(variant) =
-                entry.downcast_or(|encoded| wire::decode_variant(encoded, route))
-            {
-                let variant = self.aged(&variant, resident);
-                let left = variant.response.kept_for(&self.shared.config.policy);
-                (Arc::new(variant), left)
-            } else {
+        for _ in 0..TRIES {
+            let Some(entry) = store.get(key, &[]).await?.entry else {
+                // What another node is about to store there is voided.
+                store.remove(key, None).await?;
                 return Ok(false);
             };
-        let revision = entry.revision();
-        if left.is_zero() {
-            return store.remove(key, Some(revision)).await;
+            let Some((live, left)) = self.stale_copy(&entry) else { return Ok(false) };
+            let revision = entry.revision();
+            let done = if left.is_zero() {
+                store.remove(key, Some(revision)).await?
+            } else {
+                let copy = Entry::live(live)
+                    .with_tags(entry.tags().iter().cloned())
+                    .with_built_at(entry.built_at());
+                let outcome =
+                    store.put(key, copy, Ttl::For(left), When::Revision(revision)).await?;
+                outcome == Outcome::Stored
+            };
+            if done {
+                return Ok(true);
+            }
         }
-        let entry = Entry::live(live)
-            .with_tags(entry.tags().iter().cloned())
-            .with_built_at(entry.built_at());
-        let outcome = store.put(key, entry, Ttl::For(left), When::Revision(revision)).await?;
-        Ok(outcome == Outcome::Stored)
+        store.remove(key, None).await
+    }
+
+    // What is to be written back, and for how long it is of use.
+    fn stale_copy(&self, entry: &Entry) -> Option<(Arc<dyn larder_core::Live>, Duration)> {
+        let config = &self.shared.config;
+        let route = &config.route.credentials;
+        let now = config.store.clock().now();
+        let resident = entry.times().map_or(Duration::ZERO, |times| now.since(times.written));
+        if let Some(page) = entry.downcast_or(|encoded| wire::decode_page(encoded, route)) {
+            let newest = self.aged(&page.newest, resident);
+            let left = newest.response.kept_for(&config.policy);
+            let (lists, others) = (page.lists.clone(), page.others.clone());
+            // A page without use of its own may still lead to variants.
+            let left = match others.is_empty() {
+                true => left,
+                false => left.max(entry.remaining(now).unwrap_or(left)),
+            };
+            return Some((Arc::new(Page { id: page.id.purged(), lists, others, newest }), left));
+        }
+        let variant = entry.downcast_or(|encoded| wire::decode_variant(encoded, route))?;
+        let variant = self.aged(&variant, resident);
+        let left = variant.response.kept_for(&config.policy);
+        Some((Arc::new(variant), left))
     }
 
     fn aged(&self, variant: &Variant, resident: Duration) -> Variant {
@@ -216,6 +229,9 @@ impl Purger {
         variant.aged(resident.max(missing))
     }
 }
+
+// Writers that come in between.
+const TRIES: usize = 16;
 
 struct Target {
     // The keys of its path.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::Body;
 
 use super::body::ResponseBody;
+use super::copy::longer;
 use super::tee::{self, Copied, Copying, Over};
 
 /// A body that is being read, up to a limit.
@@ -35,11 +36,74 @@ impl<B: Body> Reading<B> {
             return (body, Some(whole));
         }
         let (frames, rest) = self.0.into_parts();
-        let (writer, reader) = tee::pair(frames, rest.size_hint());
+        let read_already = frames.iter().map(|frame| frame.len() as u64).sum();
+        let (writer, reader) = tee::pair(frames, longer(rest.size_hint(), read_already));
         match read.0 {
             Copied::Broken(over) => writer.over(over),
             _ => writer.hand_over(rest),
         }
         (ResponseBody::copied(reader), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::Waker;
+
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+
+    // Ten bytes in frames of one; the seventh fails, or none.
+    struct Ten(VecDeque<Result<Bytes, &'static str>>);
+
+    impl Ten {
+        fn new(fails: bool) -> Self {
+            let frame = |at| if fails && at == 6 { Err("it failed") } else { Ok("x".into()) };
+            Ten((0..10).map(frame).collect())
+        }
+    }
+
+    impl Body for Ten {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.0.pop_front().map(|frame| frame.map(Frame::data)))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0.len() as u64)
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_says_how_long_it_was_to_be() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        // It fails, or is larger than the limit: frames count, too.
+        for (fails, limit) in [(true, 1000), (false, 200)] {
+            let mut reading = Reading::new(Ten::new(fails), limit);
+            let Poll::Ready(read) = reading.poll(cx) else { panic!("it is ready") };
+            let (mut body, whole) = reading.into_body(read);
+            assert!(whole.is_none());
+            // One of what was left has failed.
+            let said = if fails { 9 } else { 10 };
+            assert_eq!(body.size_hint().exact(), Some(said), "fails: {fails}");
+            let mut got = 0;
+            let ended = loop {
+                match Pin::new(&mut body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => got += frame.into_data().unwrap().len(),
+                    Poll::Ready(Some(Err(_))) => break false,
+                    Poll::Ready(None) => break true,
+                    Poll::Pending => panic!("it is ready"),
+                }
+            };
+            assert_eq!((got, ended), if fails { (6, false) } else { (10, true) });
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::RequestHead;
 pub(super) struct Page {
     /// Names the other variants. A page that was removed and made anew has another id, so that nothing that belonged
     /// to the old one is found again.
-    pub(super) id: u128,
+    pub(super) id: PageId,
     /// The lists by which variants of this URL are told apart, newest first.
     pub(super) lists: SmallVec<[Arc<List>; 1]>,
     /// The names of the other variants, newest first.
@@ -30,6 +30,24 @@ pub(super) struct Page {
     /// The newest variant.
     pub(super) newest: Variant,
 }
+
+/// The id of a page, and in its last two bytes how often the page was made stale by its URL: whoever began before that
+/// does not store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageId(pub(super) u128);
+
+impl PageId {
+    /// What the names of the page's variants are made of.
+    pub(super) fn name(self) -> [u8; 16] {
+        (self.0 & !PURGES).to_be_bytes()
+    }
+
+    pub(super) fn purged(self) -> Self {
+        PageId((self.0 & !PURGES) | (self.0.wrapping_add(1) & PURGES))
+    }
+}
+
+const PURGES: u128 = 0xffff;
 
 /// One stored response and the request values that select it.
 #[derive(Clone)]
@@ -209,7 +227,7 @@ impl Page {
     /// The first page of a URL.
     pub(super) fn first(variant: Variant) -> Self {
         let lists = smallvec![variant.list.clone()];
-        Page { id: rand::random(), lists, others: Vec::new(), newest: variant }
+        Page { id: PageId(rand::random()), lists, others: Vec::new(), newest: variant }
     }
 }
 

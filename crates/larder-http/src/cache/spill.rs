@@ -62,7 +62,7 @@ impl Rest {
             source.end();
             sink.remove().await;
             if stored == Err(Reason::BodyTooLarge) {
-                fill.mark_pass();
+                fill.mark_large();
             }
             let reason = stored.err().unwrap_or(Reason::FillFailed);
             return fill.give_up(&commit.permit, pilot, reason).await;
@@ -78,7 +78,7 @@ impl Rest {
         let tags = std::mem::take(&mut plan.tags);
         let content = Content::Chunks(Chunks { length: read, ..sink.chunks });
         let variant = fill.variant((head.0, &head.1), content, None, None, plan, &commit);
-        let done = commit.run(&fill.shared, &fill.key, variant, tags).await;
+        let done = commit.run(&fill.shared, &fill.key, variant, tags, pilot.as_ref()).await;
         if !done.stored {
             sink.remove().await;
         }

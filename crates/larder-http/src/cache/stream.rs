@@ -114,20 +114,21 @@ impl Stream {
         self.readers.closed().await;
     }
 
-    /// Ends when somebody has read all that there is.
-    pub(super) async fn wanted(&self) {
-        self.until(|copy| {
-            let written = copy.written();
-            copy.readers.values().any(|at| at.next == written)
-        })
-        .await;
+    /// Whether somebody has read all that there is.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.copy.lock().is_wanted()
     }
 
-    /// Ends when what has to be kept for those behind is within this limit.
+    /// Ends when that is so.
+    pub(super) async fn wanted(&self) {
+        self.until(|copy| copy.is_wanted()).await;
+    }
+
+    /// Ends when what has to be kept for those behind is within this limit, or when nobody is in front of them any more.
     pub(super) async fn caught_up(&self, limit: u64) {
         self.until(|copy| {
             copy.forget_what_all_have_read();
-            copy.cost() <= limit
+            copy.cost() <= limit || !copy.is_wanted()
         })
         .await;
     }
@@ -167,8 +168,10 @@ impl Recording {
         self.readers.values_mut().filter_map(|at| at.waiting.take()).collect()
     }
 
-    fn written(&self) -> usize {
-        self.dropped + self.frames.len()
+    // Whether somebody has read all that there is.
+    fn is_wanted(&self) -> bool {
+        let written = self.dropped + self.frames.len();
+        self.readers.values().any(|at| at.next == written)
     }
 
     fn cost(&self) -> u64 {

@@ -235,6 +235,11 @@ impl<B: Body> Writer<B> {
         Feed { data: feed, end: told }
     }
 
+    /// Ends as a body did that is not what it said: its own client gets it as it is.
+    pub(super) fn broken(self, over: Over<B::Error>) {
+        self.end(Own::Over(over));
+    }
+
     /// Ends as the body did.
     pub(super) fn over(self, over: Over<B::Error>) {
         match over {

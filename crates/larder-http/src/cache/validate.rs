@@ -81,26 +81,26 @@ impl Fill {
             true => Confirmed::Yes,
             false => validation::confirms(&held.variant.response.headers, &parts.headers),
         };
-        let Renewed { variant, tags, own_tags } =
-            match self.renewed(&held, &mut parts, confirms, sent, &read) {
-                Ok(Ok(renewed)) => renewed,
-                Err(panic) => {
-                    commit.permit.release(&self.shared, &self.key).await;
-                    drop(pilot);
-                    resume_unwind(panic)
+        let Renewed { variant, tags } = match self.renewed(&held, &mut parts, confirms, sent, &read)
+        {
+            Ok(Ok(renewed)) => renewed,
+            Err(panic) => {
+                commit.permit.release(&self.shared, &self.key).await;
+                drop(pilot);
+                resume_unwind(panic)
+            }
+            Ok(Err((reason, stored))) => {
+                // This client may have it; what is stored stays as it was, or goes if the handler means another one.
+                let mut response = self.respond(&stored).await;
+                self.told.because(reason);
+                self.told.forwarded(&mut response, false);
+                if confirms == Confirmed::Other {
+                    let _ = self.shared.config.store.remove(&self.key, None).await;
                 }
-                Ok(Err((reason, stored))) => {
-                    // This client may have it; what is stored stays as it was, or goes if the handler means another one.
-                    let mut response = self.respond(&stored).await;
-                    self.told.because(reason);
-                    self.told.forwarded(&mut response, false);
-                    if confirms == Confirmed::Other {
-                        let _ = self.shared.config.store.remove(&self.key, None).await;
-                    }
-                    self.give_up(&commit.permit, pilot, reason).await;
-                    return response;
-                }
-            };
+                self.give_up(&commit.permit, pilot, reason).await;
+                return response;
+            }
+        };
         // They were all there a moment ago; if a chunk is not any more, a reader finds out.
         self.shared.has_all(&self.key, &variant).await;
 
@@ -110,9 +110,8 @@ impl Fill {
         let Fill { shared, key, told, room, .. } = self;
         let local = shared.config.store.abilities().local;
         let committed = async move {
-            let done = commit.run(&shared, &key, variant, tags).await;
-            let for_all = done.shared && !(done.stored && own_tags);
-            land(pilot, Landing::Fresh(done.variant, at), for_all);
+            let done = commit.run(&shared, &key, variant, tags, pilot.as_ref()).await;
+            land(pilot, Landing::Fresh(done.variant, at), done.shared);
             drop(room);
             done.stored
         };
@@ -173,13 +172,13 @@ impl Fill {
             Ok(_) => return Ok(Err((Reason::NotModified, stored(old.terms)))),
             Err(reason) => return Ok(Err((reason, stored(old.terms)))),
         };
-        let (mut tags, own_tags) = (std::mem::take(&mut plan.tags), plan.own_tags);
+        let mut tags = std::mem::take(&mut plan.tags);
         tags.extend(held.tags.iter().cloned());
         tags.sort_unstable();
         tags.dedup();
         let made = stored(plan.storable.terms);
         let variant = plan.variant(&self.shared, made);
-        Ok(Ok(Renewed { variant, tags, own_tags }))
+        Ok(Ok(Renewed { variant, tags }))
     }
 
     async fn respond<B: Body>(&self, stored: &Stored) -> Response<ResponseBody<B>> {
@@ -216,8 +215,6 @@ impl Fill {
 pub(super) struct Renewed {
     pub(super) variant: Variant,
     pub(super) tags: Vec<Tag>,
-    /// The handler gave tags that the route does not have.
-    pub(super) own_tags: bool,
 }
 
 impl Held {

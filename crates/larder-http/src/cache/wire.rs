@@ -17,7 +17,7 @@ use larder_http_rules::{CredentialRule, FreshnessSource, Terms};
 use smallvec::SmallVec;
 
 use super::chunks::Chunks;
-use super::record::{Content, Page, Stored, Variant};
+use super::record::{Content, Page, PageId, Stored, Variant};
 use super::searches::Search;
 use super::variants::List;
 
@@ -77,7 +77,7 @@ static NAMES: [HeaderName; 40] = [
 
 pub(super) fn encode_page(page: &Page) -> Encoded {
     let mut head = BytesMut::with_capacity(512);
-    head.put_u128(page.id);
+    head.put_u128(page.id.0);
     head.put_u8(page.lists.len() as u8);
     for one in &page.lists {
         block(&mut head, &list(one));
@@ -103,7 +103,7 @@ pub(super) fn decode_page(encoded: &Encoded, route: &CredentialRule) -> Option<P
         return None;
     }
     let mut head = Reader::new(&encoded.head);
-    let id = u128::from_be_bytes(head.array()?);
+    let id = PageId(u128::from_be_bytes(head.array()?));
     let count = head.u8()? as usize;
     if count > MAX_LISTS {
         return None;
@@ -492,7 +492,7 @@ mod tests {
             response,
         };
         Page {
-            id: 7,
+            id: PageId(7),
             lists: smallvec![list, Arc::new(List::default())],
             others: vec![[1; 16], [2; 16]],
             newest: variant,
