@@ -445,7 +445,7 @@ async fn who_comes_after_another_nodes_invalidation_gets_no_older_answer() {
         // Two engines over one store know nothing of each other's fills.
         let backend = larder_memory::MemoryBackend::default();
         let (here, there) = (Cache::new(backend.clone()), Cache::new(backend));
-        let layer = larder_grpc::GrpcCacheLayer::builder(&here)
+        let layer = GrpcCacheLayer::builder(&here)
             .wait(Duration::from_secs(600))
             .read(larder_grpc::Read::new(GET).tag("products"))
             .build()
