@@ -155,7 +155,8 @@ impl<T: Value> Fill<T> {
 
     async fn usable(&self, entry: &Entry) -> Option<Arc<T>> {
         let now = self.store.clock().now();
-        if !entry.is_fresh(now) {
+        // What was removed or replaced, and could not be, is replaced by what is computed.
+        if !entry.is_fresh(now) || self.store.bars(&self.key) {
             return None;
         }
         if !entry.tags().is_empty() && !entry.has_marks() {
@@ -189,11 +190,13 @@ impl<T: Value> Fill<T> {
             let asked = || self.store.would_hold(&self.key, when, HOLD, tags, start.built_at);
             !others || asked().await.unwrap_or(otherwise)
         };
+        // Where nothing could be asked at first, nobody knows what has happened since.
+        let still_out = async || !others || self.store.get(&self.key, &[]).await.is_err();
         if !computed.stored {
             let shared = match permit {
                 Permit::When(when) => holds(when, true).await,
                 Permit::Never => holds(When::Always, true).await,
-                Permit::Outage => true,
+                Permit::Outage => still_out().await,
             };
             self.give_up(permit).await;
             return Landed::new(result, shared);
@@ -201,7 +204,7 @@ impl<T: Value> Fill<T> {
         let when = match permit {
             Permit::When(when) => when,
             Permit::Never => return Landed::new(result, false),
-            Permit::Outage => return Landed::new(result, true),
+            Permit::Outage => return Landed::new(result, still_out().await),
         };
         let (entry, ttl) = match self.entry(value, &computed, tags, start) {
             Ok(ready) => ready,

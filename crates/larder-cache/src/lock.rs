@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{Begin, Error, ErrorKind, Key, KeyBuf, Result, Token};
+use larder_core::{Begin, Error, ErrorKind, Key, KeyBuf, Result, Token, Ttl};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -71,6 +71,7 @@ impl Cache {
         wait: Duration,
     ) -> Result<Option<Lock>> {
         let key = self.lock_key(&name, hold)?;
+        let hold = hold.min(Ttl::MAX);
         let (begun, asked) = self.store().begin_since(&key, hold, wait).await?;
         let until = asked + hold;
         Ok(match begun {
@@ -96,6 +97,7 @@ impl Cache {
         hold: Duration,
     ) -> Result<Option<Lock>> {
         let key = self.lock_key(&name, hold)?;
+        let hold = hold.min(Ttl::MAX);
         let until = Instant::now() + hold;
         let held = self.store().renew(&key, token, hold).await?;
         Ok(held.then(|| Lock::new(self.store().clone(), key, token, hold, until)))

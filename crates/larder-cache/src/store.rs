@@ -328,7 +328,7 @@ impl Store {
     /// When the store cannot be asked, refuses the entry's size, or does not answer in time.
     pub async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
         let outcome = self.core.write(self.core.backend.put_erased(key, entry, ttl, when)).await?;
-        if outcome == Outcome::Stored {
+        if outcome == Outcome::Stored && replaces(when) {
             self.core.barred.lift(key);
         }
         Ok(outcome)
@@ -343,10 +343,10 @@ impl Store {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<Key> = items.iter().map(|item| item.key.clone()).collect();
+        let keys: Vec<_> = items.iter().map(|item| (item.key.clone(), item.when)).collect();
         let outcomes = self.core.write(self.core.backend.put_many_erased(items)).await?;
-        for (key, outcome) in keys.iter().zip(&outcomes) {
-            if matches!(outcome, Ok(Outcome::Stored)) {
+        for ((key, when), outcome) in keys.iter().zip(&outcomes) {
+            if matches!(outcome, Ok(Outcome::Stored)) && replaces(*when) {
                 self.core.barred.lift(key);
             }
         }
@@ -387,6 +387,11 @@ impl Store {
         self.core.barred.bar(&self.core, keys);
     }
 
+    /// Whether what the store may have under a key is known to be old.
+    pub(crate) fn bars(&self, key: &Key) -> bool {
+        self.core.barred.bars(key)
+    }
+
     fn after_removal(&self, keys: &[Key], confirmed: bool) {
         if confirmed {
             keys.iter().for_each(|key| self.core.barred.lift(key));
@@ -401,6 +406,9 @@ impl Store {
     ///
     /// When the store cannot be asked or does not answer in time.
     pub async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
+        if self.bars(key) {
+            return Ok(false);
+        }
         self.core.write(self.core.backend.touch_erased(key, ttl)).await
     }
 
@@ -410,6 +418,10 @@ impl Store {
     ///
     /// [`NotAnInteger`](ErrorKind::NotAnInteger), or when the store cannot be asked or does not answer in time.
     pub async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
+        if self.bars(key) {
+            // Nothing is added to what was to be gone.
+            self.remove(key, None).await?;
+        }
         self.core.write(self.core.backend.add_erased(key, delta, create)).await
     }
 
@@ -450,7 +462,7 @@ impl Store {
         hold: Duration,
         wait: Duration,
     ) -> Result<(Begin, Instant)> {
-        let deadline = Instant::now() + wait;
+        let deadline = Instant::now() + wait.min(Ttl::MAX);
         let mut pause = Duration::from_millis(5);
         loop {
             let asked = Instant::now();
@@ -636,4 +648,10 @@ impl fmt::Debug for Store {
             .field("namespace", &self.namespace)
             .finish_non_exhaustive()
     }
+}
+
+// Whether a put under that condition is newer than any removal that failed before. What was begun under a fill marker or a
+// revision may be older: its key stays barred until the removal is confirmed.
+fn replaces(when: When) -> bool {
+    !matches!(when, When::Token(_) | When::Revision(_))
 }

@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{faulty, minute, settle};
 use larder_core::ErrorKind;
 use larder_testkit::faulty::{Fault, Verb};
+use tokio::sync::Notify;
 
 const DOWN: Fault = Fault::Fail(ErrorKind::Unavailable);
 
@@ -118,6 +121,66 @@ async fn a_delete_that_failed_is_told_and_its_value_stays_away() {
     assert_eq!(faults.count(Verb::RemoveMany), 1);
     cache.set("k", "new".to_owned()).await.unwrap();
     assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_removed_comes_back_by_no_way() {
+    let (cache, faults, _) = faulty();
+    cache.set("k", "old".to_owned()).await.unwrap();
+    cache.set("n", 5_i64).await.unwrap();
+    for key in ["k", "n"] {
+        faults.inject_times(1, DOWN, &[Verb::Remove]);
+        assert!(cache.delete(key).await.is_err());
+        // So that the breaker stays out of it.
+        cache.set("well", 1_u64).await.unwrap();
+    }
+    assert!(!cache.touch("k", Duration::from_secs(60)).await.unwrap());
+    let new =
+        cache.get_or_compute("k", minute(), || async { Ok::<_, io::Error>("new".to_owned()) });
+    assert_eq!(*new.await.unwrap(), "new");
+    assert_eq!(
+        cache.incr_or("n", 1, 0, Duration::from_secs(60)).await.unwrap(),
+        1,
+        "not what was there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_computation_that_is_older_than_a_failed_delete_does_not_free_its_key() {
+    let (cache, faults, hands) = faulty();
+    let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (says, waits, own) = (started.clone(), gate.clone(), cache.clone());
+    let computing = tokio::spawn(async move {
+        let compute = move || async move {
+            says.notify_one();
+            waits.notified().await;
+            Ok::<_, io::Error>("old".to_owned())
+        };
+        own.get_or_compute("k", minute(), compute).await
+    });
+    started.notified().await;
+    faults.inject_times(1, DOWN, &[Verb::Remove]);
+    assert!(cache.delete("k").await.is_err());
+    gate.notify_one();
+    assert_eq!(*computing.await.unwrap().unwrap(), "old");
+    assert_eq!(faults.count(Verb::Put), 1, "the store knows nothing of the removal");
+    assert_eq!(cache.get::<String>("k").await.unwrap(), None);
+    hands.advance(Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    settle().await;
+    assert_eq!(faults.count(Verb::RemoveMany), 1);
+    assert_eq!(cache.get::<String>("k").await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_ever_is_waiting_for_long() {
+    let (cache, ..) = faulty();
+    let options = || minute().wait(Duration::MAX);
+    let compute = || async { Ok::<_, io::Error>("value".to_owned()) };
+    assert_eq!(*cache.get_or_compute("k", options(), compute).await.unwrap(), "value");
+    let lock = cache.lock("l", Duration::MAX, Duration::MAX).await.unwrap().expect("it is free");
+    let token = lock.hand_over();
+    assert!(cache.resume_lock("l", token, Duration::MAX).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]

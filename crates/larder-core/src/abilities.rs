@@ -35,7 +35,9 @@ pub struct Abilities {
     pub precision: Duration,
     /// The largest value in bytes, key and envelope included, where there is a limit.
     pub max_bytes: Option<u64>,
-    /// For how long other nodes may still see a namespace as it was before [`clear`](crate::Backend::clear).
+    /// For how long other nodes may still see a namespace as it was before [`clear`](crate::Backend::clear). What they store
+    /// or remove in that time may be stored in, or removed from, what was cleared: a value that somebody stored since is
+    /// then still there.
     pub clear_delay: Duration,
     /// For how long reads may still see what was there before an acknowledged write, where they are answered by something
     /// that follows the store. Conditions, counters, tags and fills are exact all the same. Sessions and near copies do

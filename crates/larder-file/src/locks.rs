@@ -156,11 +156,11 @@ fn lock(file: &File, deadline: Option<Instant>) -> io::Result<bool> {
     }
 }
 
-fn late() -> Error {
+pub(crate) fn late() -> Error {
     let words = "another process holds a lock of the directory and does not go on";
     Error::new(ErrorKind::Timeout, words).with_backend(NAME)
 }
 
 const STRIPES: usize = 64;
 
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);

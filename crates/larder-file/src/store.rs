@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::client::{Directory, charge, failed};
 use crate::config::Builder;
 use crate::generation::{Known, Lives};
-use crate::locks::{Hold, Lock, Stripes};
+use crate::locks::{self, Hold, Lock, Stripes};
 use crate::naming::Place;
 use crate::sweep::{self, Bell};
 use crate::time::Time;
@@ -149,7 +149,9 @@ impl FileBackend {
         let runtime = Handle::try_current()
             .map_err(|_| unavailable("files are used from inside a Tokio runtime only"))?;
         let inner = self.0.clone();
-        let permit = inner.threads.clone().acquire_owned().await;
+        // Others may be waiting for a lock that somebody does not give back.
+        let permit = tokio::time::timeout(locks::LIMIT, inner.threads.clone().acquire_owned());
+        let permit = permit.await.map_err(|_| locks::late())?;
         let job = runtime.spawn_blocking(move || {
             let _permit = permit;
             step(&inner)

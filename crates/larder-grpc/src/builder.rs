@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use larder_cache::{Cache, Passes, Store};
-use larder_core::{Key, Result, Tag};
+use larder_core::{Key, Result, Tag, Ttl};
 use larder_http_rules::{CredentialRule, Policy};
 
 use crate::layer::{CallHead, Choose, Config, GrpcCacheLayer, Partition, Rule, Shared};
@@ -222,14 +222,14 @@ impl GrpcCacheBuilder {
     /// How long a call waits for another one's fill before it asks the handler itself. 3 s unless set. A shorter
     /// `grpc-timeout` ends it earlier.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
+        self.wait = wait.min(Ttl::MAX);
         self
     }
 
     /// How long a fill may take, from the handler's call to the status, to be stored and waited for. 30 s unless set. No
     /// caller's `grpc-timeout` changes it: the handler sees this one instead.
     pub fn fill_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.min(Ttl::MAX);
         self
     }
 

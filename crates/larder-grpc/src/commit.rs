@@ -100,7 +100,9 @@ impl Fill {
         // or on another node. What the store says once nobody joins any more is as new as what they know.
         let others = pilot.close();
         let Some(when) = when else {
-            let shared = matches!(permit, Permit::Outage);
+            // Where nothing could be asked at first, nobody knows what has happened since.
+            let outage = matches!(permit, Permit::Outage);
+            let shared = outage && (!others || store.get(&self.key, &[]).await.is_err());
             land(pilot, Landing::Stored(call, head_at), shared);
             return self.tell(response, false, sender);
         };

@@ -181,6 +181,8 @@ impl Inner {
 
     // Takes the sequence's next number.
     async fn next(&self, key: &Key, deadline: Instant) -> Result<Sequence, Failure> {
+        // How long that is may have to be told as a time of the server's.
+        self.server(key).base(deadline).await?;
         let life = self.mark_life(self.server(key));
         while self.in_time(deadline) {
             // A number that is taken twice because the reply was lost is one that nobody uses.

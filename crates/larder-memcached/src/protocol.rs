@@ -191,7 +191,8 @@ pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<(Option<u32>, Reply)>
             let (id, mut item) = described(words)?;
             let whole = end + 1 + size + 2;
             if buffer.len() < whole {
-                buffer.reserve(whole - buffer.len());
+                // No more than a little on the word of a length.
+                buffer.reserve((whole - buffer.len()).min(RESERVED));
                 return Ok(None);
             }
             buffer.advance(end + 1);
@@ -260,6 +261,9 @@ const LONGEST_LINE: usize = 1024;
 
 // No server can be told to take larger items.
 const LARGEST: usize = 1 << 30;
+
+// What is made ready for a value that has not come yet.
+const RESERVED: usize = 1 << 20;
 
 // Small values are copied out, so that keeping one does not keep what was read along with it.
 const COPIED: usize = 4096;

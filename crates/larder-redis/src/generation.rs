@@ -281,12 +281,24 @@ impl Names {
         !self.earlier.is_empty()
     }
 
-    /// The names that a key had when the request was made before.
+    /// The other names that a key had when the request was made before.
     pub(crate) fn earlier_of(&self, key: &Key) -> impl Iterator<Item = String> {
-        let (layout, home) = (self.layout, self.layout.home(key));
+        let (layout, present) = (self.layout, self.generation(self.layout.home(key)));
+        let earlier = self.earlier(key).filter(move |earlier| *earlier != present);
+        earlier.map(move |earlier| layout.name(key, earlier))
+    }
+
+    /// Whether the request was made before under the name that the key has: only others' names were wrong.
+    pub(crate) fn same_before(&self, key: &Key) -> bool {
+        let present = self.generation(self.layout.home(key));
+        self.earlier(key).any(|earlier| earlier == present)
+    }
+
+    fn earlier(&self, key: &Key) -> impl Iterator<Item = Generation> {
+        let home = self.layout.home(key);
         let earlier =
             self.earlier.iter().filter(move |used| used.is(home.namespace, home.bucket()));
-        earlier.filter_map(move |used| Some(layout.name(key, used.generation?)))
+        earlier.filter_map(|used| used.generation)
     }
 
     /// Remembers what was used before.

@@ -69,8 +69,7 @@ if condition == 'absent' then
 elseif condition == 'present' then
   holds = entry
 elseif condition == 'revision' then
-  if there == 'entry' then holds = redis.call('GETRANGE', key, 48, 63) == ARGV[2]
-  elseif there == 'counter' then holds = ARGV[2] == string.rep('\0', 16) end
+  if there == 'entry' then holds = redis.call('GETRANGE', key, 48, 63) == ARGV[2] end
 elseif condition == 'marker' then
   holds = (there == 'fill' or there == 'pass') and redis.call('GETRANGE', key, 0, 23) == ARGV[2]
 end

@@ -208,7 +208,14 @@ impl Inner {
         let mut lost: Vec<(&Write, Failure)> = Vec::new();
         for (write, reply) in sent.iter().zip(replies) {
             outcomes.push(match reply {
-                Ok(reply) => Some(self.settle(write, reply, names, deadline).await),
+                Ok(reply) => match self.settle(write, reply, names, deadline).await {
+                    // By what it stored itself, perhaps, before it was made again for another key's sake.
+                    Ok(Outcome::Refused) if names.same_before(&write.key) => {
+                        lost.push((write, Failure::before(ambiguous())));
+                        None
+                    }
+                    settled => Some(settled),
+                },
                 Err(failure) if failure.sent => {
                     lost.push((write, failure));
                     None

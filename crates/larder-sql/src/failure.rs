@@ -40,6 +40,8 @@ pub enum Cause {
     #[doc(hidden)]
     Leaving,
     #[doc(hidden)]
+    Lost,
+    #[doc(hidden)]
     ReadOnly,
     #[doc(hidden)]
     Damaged,
@@ -70,13 +72,13 @@ impl Failure {
         };
         let code = database.code().unwrap_or_default();
         let cause = D::cause(&code, database.message());
-        let leaving = cause == Cause::Leaving;
+        let (leaving, lost) = (cause == Cause::Leaving, cause == Cause::Lost);
         Failure {
             error: error_of::<D>(cause, &code),
-            // The database says that it did not.
-            sent: false,
+            // Else the database says that it did not.
+            sent: lost,
             again: cause == Cause::Conflict || leaving,
-            broken: leaving,
+            broken: leaving || lost,
         }
     }
 
@@ -174,6 +176,10 @@ fn error_of<D: Dialect>(cause: Cause, code: &str) -> Error {
         Cause::Leaving => (
             ErrorKind::Unavailable,
             "the database starts, stops or takes no more connections".to_owned(),
+        ),
+        Cause::Lost => (
+            ErrorKind::Unavailable,
+            "the connection to the database was lost behind what stands in between".to_owned(),
         ),
         Cause::ReadOnly => (
             ErrorKind::Unavailable,

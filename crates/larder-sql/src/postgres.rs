@@ -226,9 +226,9 @@ impl Dialect for Postgres {
             "57014" | "55P03" => Cause::Late,
             "53100" | "53200" | "54000" => Cause::Full,
             "25006" => Cause::ReadOnly,
-            code if code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") => {
-                Cause::Leaving
-            }
+            // Said by what stands in between, of a database that may have done it.
+            code if code.starts_with("08") => Cause::Lost,
+            code if code.starts_with("57P") || code.starts_with("53") => Cause::Leaving,
             _ => Cause::Unknown,
         }
     }

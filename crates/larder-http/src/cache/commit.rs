@@ -38,6 +38,18 @@ impl Permit {
         }
     }
 
+    // What it is for what is admitted.
+    fn but_for_admission(&self) -> &Self {
+        match self {
+            Permit::NotAdmitted(permit) => permit,
+            permit => permit,
+        }
+    }
+
+    fn is_outage(&self) -> bool {
+        matches!(self.but_for_admission(), Permit::Outage)
+    }
+
     /// Takes the fill marker away, if there is one.
     pub(super) async fn release(&self, shared: &Shared, key: &Key) {
         if let Some(token) = self.token() {
@@ -94,12 +106,10 @@ impl Commit {
             !others || asked().await.unwrap_or(otherwise)
         };
         let Some(mut when) = self.permit.when() else {
-            let shared_anyway = match &self.permit {
-                Permit::NotAdmitted(permit) => match permit.when() {
-                    Some(when) => holds(when, true).await,
-                    None => matches!(**permit, Permit::Outage),
-                },
-                permit => matches!(permit, Permit::Outage),
+            let shared_anyway = match self.permit.but_for_admission().when() {
+                Some(when) => holds(when, true).await,
+                // Where nothing could be asked at first, nobody knows what has happened since.
+                None => self.permit.is_outage() && (!others || store.get(key, &[]).await.is_err()),
             };
             self.permit.release(shared, key).await;
             let variant = Shown::Other(Arc::new(variant));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 use larder_cache::{Cache, Passes, Store};
-use larder_core::{Key, Tag};
+use larder_core::{Key, Tag, Ttl};
 use larder_http_rules::authority::Scheme;
 use larder_http_rules::query::QueryRule;
 use larder_http_rules::{Policy, RouteRule};
@@ -424,7 +424,7 @@ impl CacheLayer {
     /// read it. Those who are that many bytes behind the first of them are waited for, all in all that long, and then
     /// get an error ([`BrokenOff`](super::BrokenOff)).
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.change().wait = wait;
+        self.change().wait = wait.min(Ttl::MAX);
         self
     }
 
@@ -446,7 +446,7 @@ impl CacheLayer {
     /// set. A client that is still there gets its response however long it takes, unless something stale may stand in
     /// for it.
     pub fn fill_deadline(mut self, deadline: Duration) -> Self {
-        self.change().deadline = deadline;
+        self.change().deadline = deadline.min(Ttl::MAX);
         self
     }
 

@@ -149,7 +149,7 @@ impl Cluster {
         };
         let address = address(host, port);
         let mut map = self.shared.map.write();
-        if moved && map.nodes.len() >= MOST_NODES && !map.nodes.contains_key(&address) {
+        if map.nodes.len() >= MOST_NODES && !map.nodes.contains_key(&address) {
             return None;
         }
         let shard = self.shared.shard(&mut map, address);
