@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use larder_core::{Key, Namespace, Prefix, Tag, Token};
@@ -23,6 +24,8 @@ pub(crate) struct Flights(Arc<Stripes>);
 struct Stripes {
     tables: Box<[Mutex<Table>]>,
     hasher: RandomState,
+    // Flights that nobody joins any more, and that have not landed yet.
+    closed: AtomicUsize,
 }
 
 type Table = HashMap<Key, Arc<Flight>>;
@@ -41,6 +44,7 @@ struct State {
     // the key busy with a value that nobody will read.
     token: Option<Token>,
     detached: bool,
+    closed: bool,
     // Whoever began it waits for it, too.
     own: bool,
 }
@@ -121,6 +125,7 @@ impl Default for Flights {
         Flights(Arc::new(Stripes {
             tables: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
+            closed: AtomicUsize::new(0),
         }))
     }
 }
@@ -140,6 +145,7 @@ impl Flights {
                 progress: Progress::UnderWay(None),
                 token: None,
                 detached: false,
+                closed: false,
                 own: true,
             }),
             news: Notify::new(),
@@ -196,19 +202,24 @@ impl Flights {
         &self.0.tables[self.0.hasher.hash_one(group) as usize % STRIPES]
     }
 
-    fn leave(&self, pilot: &Pilot) {
+    // Whether it was there.
+    fn leave(&self, pilot: &Pilot) -> bool {
         let mut table = self.table(&pilot.flight.group).lock();
         // A detached flight must not take its successor along.
-        if table.get(&pilot.key).is_some_and(|flight| Arc::ptr_eq(flight, &pilot.flight)) {
+        let is_there =
+            table.get(&pilot.key).is_some_and(|flight| Arc::ptr_eq(flight, &pilot.flight));
+        if is_there {
             table.remove(&pilot.key);
             if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
                 table.shrink_to(64);
             }
         }
+        is_there
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.tables.iter().map(|table| table.lock().len()).sum()
+        let joinable: usize = self.0.tables.iter().map(|table| table.lock().len()).sum();
+        joinable + self.0.closed.load(Ordering::Acquire)
     }
 }
 
@@ -277,11 +288,17 @@ impl Pilot {
     ///
     /// What is asked of the store afterwards is as new as anything that one of them may know of.
     pub fn close(&self) -> bool {
-        self.flights.leave(self);
+        // First, so that it is counted without a gap.
+        self.flights.0.closed.fetch_add(1, Ordering::AcqRel);
+        let closed = self.flights.leave(self);
+        if !closed {
+            self.flights.0.closed.fetch_sub(1, Ordering::AcqRel);
+        }
         let own = {
             let mut state = self.flight.state.lock();
             // The table has it no longer.
             state.detached = true;
+            state.closed |= closed;
             usize::from(state.own)
         };
         Arc::strong_count(&self.flight) > 1 + own
@@ -300,11 +317,17 @@ impl Pilot {
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        if matches!(self.flight.state.lock().progress, Progress::Landed(_)) {
-            return;
+        let (landed, closed) = {
+            let state = self.flight.state.lock();
+            (matches!(state.progress, Progress::Landed(_)), state.closed)
+        };
+        if !landed {
+            self.flights.leave(self);
+            self.flight.tell(Progress::Lost);
         }
-        self.flights.leave(self);
-        self.flight.tell(Progress::Lost);
+        if closed {
+            self.flights.0.closed.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -391,6 +414,34 @@ mod tests {
             Joined::Passenger(passenger) => passenger,
             Joined::Pilot(..) => panic!("nobody flies {name}"),
         }
+    }
+
+    #[test]
+    fn a_closed_flight_is_under_way_until_it_lands() {
+        let flights = Flights::default();
+        let pilot = start(&flights, "a");
+        let waiting = board(&flights, "a");
+        assert!(pilot.close(), "somebody waits");
+        assert!(pilot.close(), "once more changes nothing");
+        let next = start(&flights, "a");
+        assert_eq!(flights.len(), 2);
+        pilot.land(|| landed(1));
+        assert_eq!(flights.len(), 1);
+        drop(waiting);
+        assert!(!next.close(), "its own caller has left, and nobody else has come");
+        drop(next);
+        assert_eq!(flights.len(), 0);
+
+        let Joined::Pilot(pilot, own) = flights.join(&key("a"), &key("a"), &[]) else { panic!() };
+        assert!(!pilot.close(), "only its own caller waits");
+        drop((pilot, own));
+        // One that was detached is not under way for anybody, closed or not.
+        let pilot = start(&flights, "a");
+        flights.detach(&key("a"));
+        pilot.close();
+        assert_eq!(flights.len(), 0);
+        drop(pilot);
+        assert_eq!(flights.len(), 0);
     }
 
     #[tokio::test]
