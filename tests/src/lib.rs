@@ -424,6 +424,13 @@ impl Got {
     }
 }
 
+/// Lets everything run until it waits for something. Between two turns a runtime polls 61 tasks.
+pub async fn settle() {
+    for _ in 0..1500 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Lets everything else run until a condition holds. A condition that never comes true is a test that fails.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for turn in 0..2_000_000_u32 {

@@ -9,9 +9,9 @@ use larder_cache::Cache;
 use larder_http::{CacheLayer, Purger};
 use larder_memory::MemoryBackend;
 use larder_testkit::servers::RedisServer;
-use larder_tests::{Got, Origin, answer, get, until};
+use larder_tests::{Got, Origin, answer, get, settle, until};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tower::{Layer, ServiceExt};
 
 /// A handler whose first answer is held back, and two nodes that know nothing of each other's fills.
@@ -62,12 +62,6 @@ impl Fleet {
 
     fn purger(&self, node: usize) -> Purger {
         self.nodes[node].1.purger()
-    }
-}
-
-async fn settle() {
-    for _ in 0..200 {
-        yield_now().await;
     }
 }
 

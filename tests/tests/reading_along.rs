@@ -15,7 +15,7 @@ use larder_http::{CacheLayer, SessionMark};
 use larder_testkit::servers::RedisServer;
 use larder_tests::{
     Failure, Got, Larder, Origin, Site, Step, Steps, TestBody, get, request, response, scripted,
-    until,
+    settle, until,
 };
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
@@ -59,12 +59,6 @@ fn origin(fields: &'static [(&'static str, &'static str)]) -> (Hands, Origin) {
 
 const TEN: &[(&str, &str)] = &[("content-length", "10")];
 
-async fn settle() {
-    for _ in 0..200 {
-        yield_now().await;
-    }
-}
-
 async fn head(site: &Site) -> Response<ResponseBody<TestBody>> {
     site.head_of(get("/")).await.expect("a response")
 }
@@ -86,6 +80,14 @@ async fn piece(response: &mut Response<ResponseBody<TestBody>>) -> String {
 
 async fn rest(response: Response<ResponseBody<TestBody>>) -> Got {
     Got::read(response).await.expect("a whole body")
+}
+
+/// After `first` and `later`, of one call.
+async fn is_stored_whole(site: &Site) {
+    until("it is stored", || site.larder.flights() == 0).await;
+    let hit = site.get("/").await;
+    assert!(hit.hit() && hit.text() == "firstlater", "{hit:?}");
+    assert_eq!(site.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,10 +112,7 @@ async fn those_who_wait_read_along_from_the_beginning() {
         (rest(follower).await.text(), rest(leader).await.text()),
         ("".into(), "later".into())
     );
-    until("it is stored", || site.larder.flights() == 0).await;
-    let hit = site.get("/").await;
-    assert!(hit.hit() && hit.text() == "firstlater", "{hit:?}");
-    assert_eq!(site.calls(), 1);
+    is_stored_whole(&site).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,10 +175,7 @@ async fn who_has_waited_for_it_long_enough_reads_along_instead_of_asking_the_han
     hands.end(1);
     assert_eq!(rest(follower).await.text(), "");
     assert_eq!(rest(leader).await.text(), "firstlater");
-    until("it is stored", || site.larder.flights() == 0).await;
-    let hit = site.get("/").await;
-    assert!(hit.hit() && hit.text() == "firstlater", "{hit:?}");
-    assert_eq!(site.calls(), 1);
+    is_stored_whole(&site).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,9 @@ use std::time::Duration;
 use larder_http::VaryLayer;
 use larder_testkit::cancel::drop_after;
 use larder_tests::server::Server;
-use larder_tests::{Got, Larder, Origin, Site, Step, get, request, response, scripted, until};
+use larder_tests::{
+    Got, Larder, Origin, Site, Step, get, request, response, scripted, settle, until,
+};
 use tokio::sync::{Barrier, Notify};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
@@ -28,13 +30,6 @@ async fn crowd(site: &Arc<Site>, n: usize, field: Option<&'static str>) -> Vec<J
     let crowd = crowd.collect();
     settle().await;
     crowd
-}
-
-/// Lets everything run until it waits for something. Between two turns this runtime polls 61 tasks.
-async fn settle() {
-    for _ in 0..1500 {
-        yield_now().await;
-    }
 }
 
 async fn all(crowd: Vec<JoinHandle<Got>>) -> Vec<Got> {

@@ -183,20 +183,17 @@ impl<T: Value> Fill<T> {
             return self.bridge(nothing_to_keep(), permit).await;
         };
         let result: Result<Arc<dyn Any + Send + Sync>, Failure> = Ok(value.clone());
-        // Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the computation
-        // knows, or on another node. What the store says once nobody joins any more is as new as what they know.
-        let others = pilot.close();
-        let holds = async |when, otherwise| {
-            let asked = || self.store.would_hold(&self.key, when, HOLD, tags, start.built_at);
-            !others || asked().await.unwrap_or(otherwise)
+        let closed = pilot.close();
+        let may_share = async |when, otherwise| {
+            let (key, built_at) = (&self.key, start.built_at);
+            closed.may_share(&self.store, key, when, tags, built_at, otherwise).await
         };
-        // Where nothing could be asked at first, nobody knows what has happened since.
-        let still_out = async || !others || self.store.get(&self.key, &[]).await.is_err();
+        let may_share_outage = || closed.may_share_outage(&self.store, &self.key);
         if !computed.stored {
             let shared = match permit {
-                Permit::When(when) => holds(when, true).await,
-                Permit::Never => holds(When::Always, true).await,
-                Permit::Outage => still_out().await,
+                Permit::When(when) => may_share(when, true).await,
+                Permit::Never => may_share(When::Always, true).await,
+                Permit::Outage => may_share_outage().await,
             };
             self.give_up(permit).await;
             return Landed::new(result, shared);
@@ -204,7 +201,7 @@ impl<T: Value> Fill<T> {
         let when = match permit {
             Permit::When(when) => when,
             Permit::Never => return Landed::new(result, false),
-            Permit::Outage => return Landed::new(result, still_out().await),
+            Permit::Outage => return Landed::new(result, may_share_outage().await),
         };
         let (entry, ttl) = match self.entry(value, &computed, tags, start) {
             Ok(ready) => ready,
@@ -214,12 +211,12 @@ impl<T: Value> Fill<T> {
             }
         };
         let shared = match self.store.put(&self.key, entry, ttl, when).await {
-            Ok(Outcome::Stored) => holds(When::Always, false).await,
+            Ok(Outcome::Stored) => may_share(When::Always, false).await,
             Ok(Outcome::Refused) => false,
             // Too large, or an outage: the value is good, and it is lost to nobody.
             Err(error) => {
                 tracing::debug!(kind = error.kind().as_str(), "a computed value was not stored");
-                holds(When::Always, true).await
+                may_share(When::Always, true).await
             }
         };
         Landed::new(result, shared)

@@ -43,10 +43,20 @@ struct State {
     // The fill marker that it has in the store, so that detaching the flight can take it away: a later flight would find
     // the key busy with a value that nobody will read.
     token: Option<Token>,
-    detached: bool,
-    closed: bool,
+    listed: Listed,
     // Whoever began it waits for it, too.
     own: bool,
+}
+
+/// Where a flight stands until it lands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    /// In the table.
+    Yes,
+    /// Nobody joins any more, and it is under way.
+    Closed,
+    /// An invalidation has taken it out.
+    Detached,
 }
 
 /// How far a flight has come.
@@ -103,6 +113,16 @@ pub struct Pilot {
     flight: Arc<Flight>,
 }
 
+/// A flight that nobody joins any more: whether those who wait for it may have what came of it.
+///
+/// Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the result has, or on
+/// another node. By default nobody waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Closed {
+    // Others than its own caller wait.
+    pub(crate) others: bool,
+}
+
 /// Held by a caller that waits. Dropping it harms nobody.
 pub struct Passenger {
     flight: Arc<Flight>,
@@ -144,8 +164,7 @@ impl Flights {
             state: Mutex::new(State {
                 progress: Progress::UnderWay(None),
                 token: None,
-                detached: false,
-                closed: false,
+                listed: Listed::Yes,
                 own: true,
             }),
             news: Notify::new(),
@@ -202,13 +221,14 @@ impl Flights {
         &self.0.tables[self.0.hasher.hash_one(group) as usize % STRIPES]
     }
 
-    // Whether it was there.
-    fn leave(&self, pilot: &Pilot) -> bool {
+    // Takes it out of the table; whether it was there.
+    fn leave(&self, pilot: &Pilot, first: impl FnOnce()) -> bool {
         let mut table = self.table(&pilot.flight.group).lock();
         // A detached flight must not take its successor along.
         let is_there =
             table.get(&pilot.key).is_some_and(|flight| Arc::ptr_eq(flight, &pilot.flight));
         if is_there {
+            first();
             table.remove(&pilot.key);
             if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
                 table.shrink_to(64);
@@ -224,16 +244,16 @@ impl Flights {
 }
 
 impl Flight {
-    // How many have it beside the pilot and, unless it was detached, the table.
+    // How many have it beside the pilot and, where it is listed, the table.
     fn passengers(self: &Arc<Self>) -> usize {
-        let others = 1 + usize::from(!self.state.lock().detached);
+        let others = 1 + usize::from(self.state.lock().listed == Listed::Yes);
         Arc::strong_count(self).saturating_sub(others)
     }
 
     // Gives its marker up, if it has one.
     fn detach(&self) -> Option<Token> {
         let mut state = self.state.lock();
-        state.detached = true;
+        state.listed = Listed::Detached;
         state.token.take()
     }
 
@@ -267,10 +287,11 @@ impl Pilot {
     /// it is the caller's to release.
     pub fn holds(&self, token: Token) -> bool {
         let mut state = self.flight.state.lock();
-        if !state.detached {
+        let listed = state.listed == Listed::Yes;
+        if listed {
             state.token = Some(token);
         }
-        !state.detached
+        listed
     }
 
     /// How many wait for it at this moment.
@@ -284,30 +305,24 @@ impl Pilot {
         self.flight.tell(Progress::UnderWay(Some(something)));
     }
 
-    /// From now on nobody joins. Whether others than its own caller wait for it.
-    ///
-    /// What is asked of the store afterwards is as new as anything that one of them may know of.
-    pub fn close(&self) -> bool {
-        // First, so that it is counted without a gap.
-        self.flights.0.closed.fetch_add(1, Ordering::AcqRel);
-        let closed = self.flights.leave(self);
-        if !closed {
-            self.flights.0.closed.fetch_sub(1, Ordering::AcqRel);
+    /// From now on nobody joins. What the store says afterwards is as new as anything that one of those who wait may know
+    /// of: [`Closed`] asks it.
+    pub fn close(&self) -> Closed {
+        let closed = self.flights.leave(self, || {
+            // Before it leaves the table, so that it is counted without a gap.
+            self.flights.0.closed.fetch_add(1, Ordering::AcqRel);
+        });
+        let mut state = self.flight.state.lock();
+        if closed {
+            state.listed = Listed::Closed;
         }
-        let own = {
-            let mut state = self.flight.state.lock();
-            // The table has it no longer.
-            state.detached = true;
-            state.closed |= closed;
-            usize::from(state.own)
-        };
-        Arc::strong_count(&self.flight) > 1 + own
+        Closed { others: Arc::strong_count(&self.flight) > 1 + usize::from(state.own) }
     }
 
     /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told. What is
     /// told is made only if somebody waits.
     pub fn land(self, landed: impl FnOnce() -> Landed) {
-        self.flights.leave(&self);
+        self.flights.leave(&self, || {});
         // The table has it no longer, so all others are passengers.
         if Arc::strong_count(&self.flight) > 1 {
             self.flight.tell(Progress::Landed(landed()));
@@ -319,10 +334,10 @@ impl Drop for Pilot {
     fn drop(&mut self) {
         let (landed, closed) = {
             let state = self.flight.state.lock();
-            (matches!(state.progress, Progress::Landed(_)), state.closed)
+            (matches!(state.progress, Progress::Landed(_)), state.listed == Listed::Closed)
         };
         if !landed {
-            self.flights.leave(self);
+            self.flights.leave(self, || {});
             self.flight.tell(Progress::Lost);
         }
         if closed {
@@ -421,19 +436,19 @@ mod tests {
         let flights = Flights::default();
         let pilot = start(&flights, "a");
         let waiting = board(&flights, "a");
-        assert!(pilot.close(), "somebody waits");
-        assert!(pilot.close(), "once more changes nothing");
+        assert!(pilot.close().others, "somebody waits");
+        assert!(pilot.close().others, "once more changes nothing");
         let next = start(&flights, "a");
         assert_eq!(flights.len(), 2);
         pilot.land(|| landed(1));
         assert_eq!(flights.len(), 1);
         drop(waiting);
-        assert!(!next.close(), "its own caller has left, and nobody else has come");
+        assert!(!next.close().others, "its own caller has left, and nobody else has come");
         drop(next);
         assert_eq!(flights.len(), 0);
 
         let Joined::Pilot(pilot, own) = flights.join(&key("a"), &key("a"), &[]) else { panic!() };
-        assert!(!pilot.close(), "only its own caller waits");
+        assert!(!pilot.close().others, "only its own caller waits");
         drop((pilot, own));
         // One that was detached is not under way for anybody, closed or not.
         let pilot = start(&flights, "a");

@@ -61,6 +61,7 @@ mod packed;
 mod passes;
 mod reach;
 pub mod recipes;
+mod sharing;
 mod signals;
 mod store;
 #[cfg(feature = "memory")]
@@ -76,7 +77,7 @@ pub use codec::Codec;
 pub use computed::Computed;
 pub use failover::{Failover, FailoverBuilder};
 pub use failure::Failure;
-pub use flight::{Heard, Joined, Landed, Passenger, Pilot};
+pub use flight::{Closed, Heard, Joined, Landed, Passenger, Pilot};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use following::Following;
 pub use fragment::{Fragment, Rendering};

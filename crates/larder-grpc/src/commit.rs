@@ -96,25 +96,23 @@ impl Fill {
             Permit::Revision(revision) => Some(When::Revision(revision)),
             Permit::Never | Permit::Outage => None,
         };
-        // Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the answer knew,
-        // or on another node. What the store says once nobody joins any more is as new as what they know.
-        let others = pilot.close();
+        let closed = pilot.close();
         let Some(when) = when else {
-            // Where nothing could be asked at first, nobody knows what has happened since.
             let outage = matches!(permit, Permit::Outage);
-            let shared = outage && (!others || store.get(&self.key, &[]).await.is_err());
+            let shared = outage && closed.may_share_outage(store, &self.key).await;
             land(pilot, Landing::Stored(call, head_at), shared);
             return self.tell(response, false, sender);
         };
-        let asked = if others { plan.tags.clone() } else { Vec::new() };
+        let tags = plan.tags.clone();
         let entry = Entry::live(call.clone()).with_tags(plan.tags).with_built_at(built_at);
         let ttl = Ttl::For(call.terms.kept_for());
         let storing = async {
             let outcome = store.put(&self.key, entry, ttl, when).await;
             // What was refused was invalidated meanwhile. A failure is no invalidation.
             let refused = matches!(outcome, Ok(Outcome::Refused));
-            let holds = store.would_hold(&self.key, When::Always, HOLD, &asked, built_at);
-            let shared = !refused && holds.await.unwrap_or(outcome.is_err());
+            let (always, failed) = (When::Always, outcome.is_err());
+            let shared = !refused
+                && closed.may_share(store, &self.key, always, &tags, built_at, failed).await;
             land(pilot, Landing::Stored(call, head_at), shared);
             matches!(outcome, Ok(Outcome::Stored))
         };

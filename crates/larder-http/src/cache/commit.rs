@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use larder_cache::Pilot;
+use larder_cache::{Closed, Pilot};
 use larder_core::{Entry, Key, Moment, Outcome, Put, Revision, Sequence, Tag, Token, Ttl, When};
 use smallvec::smallvec;
 
-use super::fill::HOLD;
 use super::layer::Shared;
 use super::miss::variant_key;
 use super::record::{Page, PageId, Shown, Variant};
@@ -20,8 +19,6 @@ pub(super) enum Permit {
     Page(Revision, Moment, Entry, Arc<Page>),
     /// The unusable record of that revision is there.
     Revision(Revision),
-    /// Nothing: it was not asked for often enough yet. What would allow it else.
-    NotAdmitted(Box<Permit>),
     /// Nothing: another node is filling.
     Never,
     /// Nothing: the store cannot be asked.
@@ -33,21 +30,8 @@ impl Permit {
     pub(super) fn token(&self) -> Option<Token> {
         match self {
             Permit::Token(token) => Some(*token),
-            Permit::NotAdmitted(permit) => permit.token(),
             _ => None,
         }
-    }
-
-    // What it is for what is admitted.
-    fn but_for_admission(&self) -> &Self {
-        match self {
-            Permit::NotAdmitted(permit) => permit,
-            permit => permit,
-        }
-    }
-
-    fn is_outage(&self) -> bool {
-        matches!(self.but_for_admission(), Permit::Outage)
     }
 
     /// Takes the fill marker away, if there is one.
@@ -59,13 +43,13 @@ impl Permit {
     }
 
     /// The condition for storing.
-    pub(super) fn when(&self) -> Option<When> {
+    fn when(&self) -> Option<When> {
         match self {
             Permit::Token(token) => Some(When::Token(*token)),
             Permit::Page(revision, ..) | Permit::Revision(revision) => {
                 Some(When::Revision(*revision))
             }
-            Permit::NotAdmitted(_) | Permit::Never | Permit::Outage => None,
+            Permit::Never | Permit::Outage => None,
         }
     }
 }
@@ -73,6 +57,8 @@ impl Permit {
 pub(super) struct Commit {
     pub(super) built_at: Sequence,
     pub(super) permit: Permit,
+    /// It was asked for often enough to be stored.
+    pub(super) admitted: bool,
     /// When the response's head came.
     pub(super) head_at: Moment,
 }
@@ -89,6 +75,11 @@ const TRIES: usize = 16;
 const MAX_LISTS: usize = 4;
 
 impl Commit {
+    /// The condition for storing.
+    pub(super) fn when(&self) -> Option<When> {
+        self.permit.when().filter(|_| self.admitted)
+    }
+
     pub(super) async fn run(
         self,
         shared: &Shared,
@@ -98,22 +89,21 @@ impl Commit {
         pilot: Option<&Pilot>,
     ) -> Committed {
         let store = &shared.config.store;
-        // Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the response
-        // knew, or on another node. What the store says once nobody joins any more is as new as what they know.
-        let others = pilot.is_some_and(Pilot::close);
-        let holds = async |when, otherwise| {
-            let asked = || store.would_hold(key, when, HOLD, &tags, self.built_at);
-            !others || asked().await.unwrap_or(otherwise)
+        let closed = pilot.map_or_else(Closed::default, Pilot::close);
+        let may_share = async |when, otherwise| {
+            closed.may_share(store, key, when, &tags, self.built_at, otherwise).await
         };
-        let Some(mut when) = self.permit.when() else {
-            let shared_anyway = match self.permit.but_for_admission().when() {
-                Some(when) => holds(when, true).await,
-                // Where nothing could be asked at first, nobody knows what has happened since.
-                None => self.permit.is_outage() && (!others || store.get(key, &[]).await.is_err()),
+        let Some(mut when) = self.when() else {
+            let may_share = match self.permit.when() {
+                Some(when) => may_share(when, true).await,
+                None => {
+                    matches!(self.permit, Permit::Outage)
+                        && closed.may_share_outage(store, key).await
+                }
             };
             self.permit.release(shared, key).await;
             let variant = Shown::Other(Arc::new(variant));
-            return Committed { variant, stored: false, shared: shared_anyway };
+            return Committed { variant, stored: false, shared: may_share };
         };
         let mut beside = match &self.permit {
             Permit::Page(_, written, entry, page) => Some((*written, entry.clone(), page.clone())),
@@ -148,11 +138,11 @@ impl Commit {
             if let Some(moved) = moved
                 && store.put_many(vec![moved]).await.is_err()
             {
-                return done(false, holds(When::Always, true).await);
+                return done(false, may_share(When::Always, true).await);
             }
             match store.put(key, entry(page.clone()), Ttl::For(ttl), when).await {
-                Ok(Outcome::Stored) => return done(true, holds(When::Always, false).await),
-                Err(_) => return done(false, holds(When::Always, true).await),
+                Ok(Outcome::Stored) => return done(true, may_share(When::Always, false).await),
+                Err(_) => return done(false, may_share(When::Always, true).await),
                 Ok(Outcome::Refused) => {}
             }
             // Refused: because of a sibling, if the page still has its id; else it was invalidated, or made stale.

@@ -51,15 +51,13 @@ impl Fill {
         // What is ready already needs no stream: most handlers' bodies are.
         let begun = poll_fn(|cx| Poll::Ready(copying.poll_copy(cx, |_| {}))).await;
         let known = self.is_known(&parts);
-        let may_store = commit.permit.when().is_some();
+        let may_store = commit.when().is_some();
         let begun = match begun {
             Poll::Ready(Copied::Complete(body, trailers)) => {
                 let given = ResponseBody::stored(body.clone(), trailers.clone().map(Arc::new));
                 if self.shared.config.store.abilities().local {
                     let head = (parts.status, &parts.headers);
-                    let ending =
-                        self.finish(head, body, trailers, plan, commit, pilot.as_ref()).await;
-                    let stored = ending.land(pilot);
+                    let stored = self.finish(head, body, trailers, plan, commit, pilot).await;
                     let mut response = answer(known, parts, given);
                     self.told.forwarded(&mut response, stored);
                     return response;
@@ -70,9 +68,7 @@ impl Fill {
                 self.told.forwarded(&mut response, may_store);
                 let finishing = async move {
                     let head = (head.0, &head.1);
-                    self.finish(head, body, trailers, plan, commit, pilot.as_ref())
-                        .await
-                        .land(pilot);
+                    self.finish(head, body, trailers, plan, commit, pilot).await;
                 };
                 tokio::spawn(finishing.in_current_span());
                 return response;
@@ -129,7 +125,7 @@ impl Fill {
         let outside = RequestHead::from(&self.snapshot).extensions().get::<SessionMark>();
         let sure =
             outside.is_none() && plan.session.is_none() && !parts.headers.contains_key(TRAILER);
-        if let (true, None, Some(when)) = (sure, &plan.storable.part, commit.permit.when()) {
+        if let (true, None, Some(when)) = (sure, &plan.storable.part, commit.when()) {
             let (mut plan, built_at) = (plan.clone(), commit.built_at);
             let (tags, length) = (std::mem::take(&mut plan.tags), plan.length);
             let head = (parts.status, &parts.headers);
@@ -195,7 +191,8 @@ impl Rest {
                 }
             }
         };
-        let Rest { fill, pilot, head, plan, commit, .. } = match copied {
+        let (body, trailers) = match copied {
+            Copied::Complete(body, trailers) => (body, trailers),
             Copied::TooLarge if spills => {
                 self.spill(copying, writer).await;
                 return None;
@@ -204,30 +201,25 @@ impl Rest {
                 self.fill.mark_large();
                 return Some(self.given_up(copying, writer, Reason::BodyTooLarge));
             }
-            _ => self,
-        };
-        let head = (head.0, &head.1);
-        match copied {
-            Copied::Complete(body, trailers) => {
-                let local = fill.shared.config.store.abilities().local;
-                let given = trailers.clone();
-                let finish = fill.finish(head, body, trailers, plan, commit, pilot.as_ref());
-                if local {
-                    finish.await.land(pilot);
-                    // Last, so that a client that has read to the end finds it stored.
-                    writer.complete(given);
-                } else {
-                    writer.complete(given);
-                    finish.await.land(pilot);
-                }
-            }
             Copied::Broken(over) => {
+                let Rest { fill, pilot, commit, .. } = self;
                 // Nobody begins to read along any more.
                 drop(pilot);
                 writer.broken(over);
                 commit.permit.release(&fill.shared, &fill.key).await;
+                return None;
             }
-            Copied::TooLarge => unreachable!("it was given up"),
+        };
+        let Rest { fill, pilot, head, plan, commit, .. } = self;
+        let given = trailers.clone();
+        let finish = fill.finish((head.0, &head.1), body, trailers, plan, commit, pilot);
+        if fill.shared.config.store.abilities().local {
+            finish.await;
+            // Last, so that a client that has read to the end finds it stored.
+            writer.complete(given);
+        } else {
+            writer.complete(given);
+            finish.await;
         }
         None
     }

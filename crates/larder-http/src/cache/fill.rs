@@ -184,7 +184,7 @@ impl Fill {
             Ok(answer) => answer,
             Err(instead) => return Filled::Answer(instead),
         };
-        let commit = Commit { built_at, permit, head_at: self.now() };
+        let commit = Commit { built_at, permit, admitted: true, head_at: self.now() };
         // What is rare is boxed: every fill's future would else have room for it.
         let response = match (question, response.status()) {
             (Question::Still(held), StatusCode::NOT_MODIFIED) => {
@@ -308,7 +308,7 @@ impl Fill {
                 {
                     // Those who wait have it all the same.
                     self.told.because(Reason::NotAdmitted);
-                    commit.permit = Permit::NotAdmitted(Box::new(commit.permit));
+                    commit.admitted = false;
                 }
                 self.copy(pilot, response, prefix, plan, commit, deadline).await
             }

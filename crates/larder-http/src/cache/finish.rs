@@ -15,7 +15,7 @@ use super::plan::{Plan, session_touched};
 use super::record::{Content, Stored, Variant, slotted};
 
 impl Fill {
-    /// Stores it, unless its session was used while it streamed.
+    /// Stores it, unless its session was used while it streamed, and tells those who wait. Whether it is stored.
     pub(super) async fn finish(
         &self,
         (status, fields): (StatusCode, &HeaderMap),
@@ -23,8 +23,8 @@ impl Fill {
         trailers: Option<HeaderMap>,
         mut plan: Plan,
         commit: Commit,
-        pilot: Option<&Pilot>,
-    ) -> Ending {
+        pilot: Option<Pilot>,
+    ) -> bool {
         let late = if session_touched(&self.snapshot, plan.session.as_ref()) {
             Some(Reason::SessionTouched)
         } else if trailers.as_ref().is_some_and(|trailers| trailers.contains_key(SET_COOKIE)) {
@@ -34,7 +34,8 @@ impl Fill {
         };
         if let Some(reason) = late {
             commit.permit.release(&self.shared, &self.key).await;
-            return Ending::unstorable(reason);
+            land(pilot, Landing::Unstorable(reason), true);
+            return false;
         }
         let made = match plan.storable.part.take() {
             None => Some((status, Cow::Borrowed(fields), body, None)),
@@ -42,18 +43,16 @@ impl Fill {
         };
         let Some((status, fields, body, part)) = made else {
             commit.permit.release(&self.shared, &self.key).await;
-            return Ending::unstorable(Reason::PartialContent);
+            land(pilot, Landing::Unstorable(Reason::PartialContent), true);
+            return false;
         };
         let tags = std::mem::take(&mut plan.tags);
         let (head, content) = ((status, &*fields), Content::Here(body));
         let variant = self.variant(head, content, trailers, part, plan, &commit);
         let at = self.now();
-        let done = commit.run(&self.shared, &self.key, variant, tags, pilot).await;
-        Ending {
-            landing: Landing::Fresh(done.variant, at),
-            stored: done.stored,
-            shared: done.shared,
-        }
+        let done = commit.run(&self.shared, &self.key, variant, tags, pilot.as_ref()).await;
+        land(pilot, Landing::Fresh(done.variant, at), done.shared);
+        done.stored
     }
 
     /// What is stored of a response.
@@ -125,24 +124,5 @@ impl Fill {
         fields.insert(CONTENT_RANGE, Part::header_value(&part.bytes, part.of));
         fields.insert(CONTENT_LENGTH, part.len().into());
         Some((status, Cow::Owned(fields), body, Some(part)))
-    }
-}
-
-/// How storing ended.
-pub(super) struct Ending {
-    landing: Landing,
-    stored: bool,
-    shared: bool,
-}
-
-impl Ending {
-    fn unstorable(reason: Reason) -> Self {
-        Ending { landing: Landing::Unstorable(reason), stored: false, shared: true }
-    }
-
-    /// Tells those who wait, and whether it is stored.
-    pub(super) fn land(self, pilot: Option<Pilot>) -> bool {
-        land(pilot, self.landing, self.shared);
-        self.stored
     }
 }

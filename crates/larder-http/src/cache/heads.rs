@@ -54,7 +54,7 @@ impl Fill {
             }
             (Shown::Same, Some(built_at)) => {
                 let permit = Permit::Page(*revision, *written, entry.clone(), page.clone());
-                let commit = Commit { built_at, permit, head_at: self.now() };
+                let commit = Commit { built_at, permit, admitted: true, head_at: self.now() };
                 let confirms = validation::Confirmed::Yes;
                 match self.renewed(held, &mut parts, confirms, sent, &read) {
                     Ok(Ok(Renewed { variant, tags, .. })) => {

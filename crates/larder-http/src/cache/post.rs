@@ -143,7 +143,8 @@ impl Fill {
         else {
             return self.passed_on(Ok(Ok(response)));
         };
-        let commit = Commit { built_at, permit: Permit::Token(token), head_at: self.now() };
+        let permit = Permit::Token(token);
+        let commit = Commit { built_at, permit, admitted: true, head_at: self.now() };
         Ok(self.copy(Some(pilot), response, None, plan, commit, deadline).await)
     }
 

@@ -35,8 +35,8 @@ impl<B: Body> Reading<B> {
             let body = ResponseBody::stored(whole.clone(), trailers.map(Arc::new));
             return (body, Some(whole));
         }
+        let read_already = self.0.bytes();
         let (frames, rest) = self.0.into_parts();
-        let read_already = frames.iter().map(|frame| frame.len() as u64).sum();
         let (writer, reader) = tee::pair(frames, longer(rest.size_hint(), read_already));
         match read.0 {
             Copied::Broken(over) => writer.over(over),

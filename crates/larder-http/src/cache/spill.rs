@@ -27,7 +27,7 @@ impl Fill {
         // What is not long, and too large for all its frames, had better not be stored at all.
         let long = plan.length.is_none_or(|length| length > config.max_body);
         let whole = plan.storable.part.is_none();
-        config.max_chunked > config.max_body && long && whole && commit.permit.when().is_some()
+        config.max_chunked > config.max_body && long && whole && commit.when().is_some()
     }
 }
 
@@ -102,8 +102,8 @@ struct Source<B: Body> {
 
 impl<B: Body> Source<B> {
     fn new(copying: Copying<B>, writer: Writer<B>) -> Self {
+        let read = copying.bytes();
         let (frames, body) = copying.into_parts();
-        let read = frames.iter().map(|frame| frame.len() as u64).sum();
         let mut pile = Pile::default();
         frames.into_iter().for_each(|frame| pile.push(frame));
         Source { body, feed: writer.feed(), over: None, read, pile }

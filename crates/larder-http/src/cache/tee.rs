@@ -105,6 +105,11 @@ impl<B: Body> Copying<B> {
         (self.frames, self.body)
     }
 
+    /// How many bytes these are.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// What was not copied yet.
     pub(super) fn into_rest(self) -> Pin<Box<B>> {
         self.body

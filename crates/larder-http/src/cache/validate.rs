@@ -106,7 +106,7 @@ impl Fill {
 
         let mut response = self.respond(&variant.response).await;
         let at = self.now();
-        let may_store = commit.permit.when().is_some();
+        let may_store = commit.when().is_some();
         let Fill { shared, key, told, room, .. } = self;
         let local = shared.config.store.abilities().local;
         let committed = async move {
