@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 use larder_cache::Cache;
+use larder_core::Clock;
 use larder_http::{CacheLayer, Purger};
 use larder_memory::MemoryBackend;
+use larder_testkit::faulty::{Fault, Faulty, Verb};
 use larder_testkit::servers::RedisServer;
 use larder_tests::{Got, Origin, answer, get, settle, until};
 use tokio::sync::Notify;
@@ -187,5 +189,38 @@ async fn a_refresh_that_began_before_a_soft_purge_makes_nothing_fresh() {
         until("it is refreshed again", || fleet.origin.calls() == 3).await;
         until("all is stored", || fleet.nodes[0].0.store().flights() == 0).await;
         assert_eq!(fleet.asked(0).await.text(), "3");
+    }
+}
+
+// What is being stored is nobody's to share any more, and the handler is not asked again for it either.
+#[tokio::test]
+async fn who_comes_while_it_is_stored_waits_for_that_and_gets_what_is_stored() {
+    let (clock, hands) = Clock::manual();
+    let backend = Faulty::new(MemoryBackend::builder().clock(clock).build().unwrap());
+    let faults = backend.faults();
+    let cache = Cache::new(backend);
+    let fields = [("cache-control", "max-age=60"), ("etag", "\"1\"")];
+    let answers = move |call| match call {
+        1 => answer(200, &fields, "1"),
+        _ => answer(304, &fields, ""),
+    };
+    let fleet = Fleet {
+        nodes: [(); 2].map(|()| (cache.clone(), CacheLayer::new(&cache).cache_status("t"))),
+        origin: Origin::says(move |call, _| answers(call)),
+        gate: Arc::default(),
+    };
+    for (calls, what) in [(1, "a first fill"), (2, "a refresh")] {
+        faults.inject(Fault::Hang, &[Verb::Put]);
+        let first = fleet.ask(0);
+        until("it is being stored", || faults.waiting() == 1).await;
+        let late = fleet.ask(0);
+        settle().await;
+        assert!(!late.is_finished(), "{what}");
+        faults.heal();
+        assert_eq!(first.await.unwrap().text(), "1");
+        let late = late.await.unwrap();
+        assert!(late.hit() && late.text() == "1", "{what}: {late:?}");
+        assert_eq!(fleet.origin.calls(), calls, "{what}");
+        hands.advance(Duration::from_secs(61));
     }
 }

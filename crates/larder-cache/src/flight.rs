@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use larder_core::{Key, Namespace, Prefix, Tag, Token};
@@ -17,15 +16,14 @@ use crate::Failure;
 /// The running computations of one engine.
 ///
 /// A flight is in the table from its start until its [`Pilot`] lands or is dropped, on whatever path, or until an
-/// invalidation detaches it: callers that come later then start their own. Nobody joins a finished one.
+/// invalidation detaches it: callers that come later then start their own. Nobody joins a finished one; who joins one that
+/// is [closed](Pilot::close) waits for its end, and gets nothing of it.
 #[derive(Clone)]
 pub(crate) struct Flights(Arc<Stripes>);
 
 struct Stripes {
     tables: Box<[Mutex<Table>]>,
     hasher: RandomState,
-    // Flights that nobody joins any more, and that have not landed yet.
-    closed: AtomicUsize,
 }
 
 type Table = HashMap<Key, Arc<Flight>>;
@@ -51,9 +49,9 @@ struct State {
 /// Where a flight stands until it lands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Listed {
-    /// In the table.
-    Yes,
-    /// Nobody joins any more, and it is under way.
+    /// In the table, for everybody.
+    Open,
+    /// In the table; who comes now waits, and then looks again.
     Closed,
     /// An invalidation has taken it out.
     Detached,
@@ -113,9 +111,9 @@ pub struct Pilot {
     flight: Arc<Flight>,
 }
 
-/// A flight that nobody joins any more: whether those who wait for it may have what came of it.
+/// A flight whose passengers are all there: whether they may have what came of it.
 ///
-/// Somebody may wait who came after an invalidation that detached nothing here: of a tag that only the result has, or on
+/// Somebody may be among them who came after an invalidation that detached nothing here: of a tag that only the result has, or on
 /// another node. By default nobody waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Closed {
@@ -127,6 +125,8 @@ pub struct Closed {
 pub struct Passenger {
     flight: Arc<Flight>,
     own: bool,
+    // It came when the flight was closed.
+    late: bool,
 }
 
 /// What a [`Passenger`] hears.
@@ -145,7 +145,6 @@ impl Default for Flights {
         Flights(Arc::new(Stripes {
             tables: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
-            closed: AtomicUsize::new(0),
         }))
     }
 }
@@ -155,7 +154,8 @@ impl Flights {
     pub(crate) fn join(&self, key: &Key, group: &Key, tags: &[Tag]) -> Joined {
         let mut table = self.table(group).lock();
         if let Some(flight) = table.get(key) {
-            return Joined::Passenger(Passenger { flight: flight.clone(), own: false });
+            let late = flight.state.lock().listed == Listed::Closed;
+            return Joined::Passenger(Passenger { flight: flight.clone(), own: false, late });
         }
         let flight = Arc::new(Flight {
             group: group.clone(),
@@ -164,14 +164,14 @@ impl Flights {
             state: Mutex::new(State {
                 progress: Progress::UnderWay(None),
                 token: None,
-                listed: Listed::Yes,
+                listed: Listed::Open,
                 own: true,
             }),
             news: Notify::new(),
         });
         table.insert(key.clone(), flight.clone());
         let (key, flights) = (key.clone(), self.clone());
-        let passenger = Passenger { flight: flight.clone(), own: true };
+        let passenger = Passenger { flight: flight.clone(), own: true, late: false };
         Joined::Pilot(Pilot { key, flights, flight }, passenger)
     }
 
@@ -221,32 +221,26 @@ impl Flights {
         &self.0.tables[self.0.hasher.hash_one(group) as usize % STRIPES]
     }
 
-    // Takes it out of the table; whether it was there.
-    fn leave(&self, pilot: &Pilot, first: impl FnOnce()) -> bool {
+    fn leave(&self, pilot: &Pilot) {
         let mut table = self.table(&pilot.flight.group).lock();
         // A detached flight must not take its successor along.
-        let is_there =
-            table.get(&pilot.key).is_some_and(|flight| Arc::ptr_eq(flight, &pilot.flight));
-        if is_there {
-            first();
+        if table.get(&pilot.key).is_some_and(|flight| Arc::ptr_eq(flight, &pilot.flight)) {
             table.remove(&pilot.key);
             if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
                 table.shrink_to(64);
             }
         }
-        is_there
     }
 
     pub(crate) fn len(&self) -> usize {
-        let joinable: usize = self.0.tables.iter().map(|table| table.lock().len()).sum();
-        joinable + self.0.closed.load(Ordering::Acquire)
+        self.0.tables.iter().map(|table| table.lock().len()).sum()
     }
 }
 
 impl Flight {
     // How many have it beside the pilot and, where it is listed, the table.
     fn passengers(self: &Arc<Self>) -> usize {
-        let others = 1 + usize::from(self.state.lock().listed == Listed::Yes);
+        let others = 1 + usize::from(self.state.lock().listed != Listed::Detached);
         Arc::strong_count(self).saturating_sub(others)
     }
 
@@ -287,7 +281,7 @@ impl Pilot {
     /// it is the caller's to release.
     pub fn holds(&self, token: Token) -> bool {
         let mut state = self.flight.state.lock();
-        let listed = state.listed == Listed::Yes;
+        let listed = state.listed != Listed::Detached;
         if listed {
             state.token = Some(token);
         }
@@ -305,24 +299,26 @@ impl Pilot {
         self.flight.tell(Progress::UnderWay(Some(something)));
     }
 
-    /// From now on nobody joins. What the store says afterwards is as new as anything that one of those who wait may know
-    /// of: [`Closed`] asks it.
+    /// From now on nobody gets a part of it: who comes waits for its end, and looks again. What the store says afterwards is
+    /// as new as anything that one of those who wait already may know of: [`Closed`] asks it.
     pub fn close(&self) -> Closed {
-        let closed = self.flights.leave(self, || {
-            // Before it leaves the table, so that it is counted without a gap.
-            self.flights.0.closed.fetch_add(1, Ordering::AcqRel);
-        });
+        // Nobody joins meanwhile.
+        let _table = self.flights.table(&self.flight.group).lock();
         let mut state = self.flight.state.lock();
-        if closed {
+        let others = match state.listed {
+            Listed::Detached => 1,
+            Listed::Open | Listed::Closed => 2,
+        };
+        if state.listed == Listed::Open {
             state.listed = Listed::Closed;
         }
-        Closed { others: Arc::strong_count(&self.flight) > 1 + usize::from(state.own) }
+        Closed { others: Arc::strong_count(&self.flight) > others + usize::from(state.own) }
     }
 
     /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told. What is
     /// told is made only if somebody waits.
     pub fn land(self, landed: impl FnOnce() -> Landed) {
-        self.flights.leave(&self, || {});
+        self.flights.leave(&self);
         // The table has it no longer, so all others are passengers.
         if Arc::strong_count(&self.flight) > 1 {
             self.flight.tell(Progress::Landed(landed()));
@@ -332,16 +328,10 @@ impl Pilot {
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        let (landed, closed) = {
-            let state = self.flight.state.lock();
-            (matches!(state.progress, Progress::Landed(_)), state.listed == Listed::Closed)
-        };
+        let landed = matches!(self.flight.state.lock().progress, Progress::Landed(_));
         if !landed {
-            self.flights.leave(self, || {});
+            self.flights.leave(self);
             self.flight.tell(Progress::Lost);
-        }
-        if closed {
-            self.flights.0.closed.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -366,10 +356,15 @@ impl Passenger {
     /// Dropping the future harms nobody.
     pub async fn arrive(self) -> Option<Landed> {
         let landed = |progress: &Progress| match progress {
-            Progress::Landed(landed) => Some(landed.clone()),
+            Progress::Landed(landed) => Some(self.told(landed)),
             Progress::UnderWay(_) | Progress::Lost => None,
         };
         self.flight.hear(landed).await
+    }
+
+    // Nobody has asked the store for those who came when it was closed.
+    fn told(&self, landed: &Landed) -> Landed {
+        Landed { shared: landed.shared && !self.late, ..landed.clone() }
     }
 
     /// How many others wait at this moment, as long as the flight has not ended.
@@ -383,7 +378,7 @@ impl Passenger {
     pub async fn hear(&mut self) -> Option<Heard> {
         let news = |progress: &Progress| match progress {
             Progress::UnderWay(announced) => announced.clone().map(Heard::Announced),
-            Progress::Landed(landed) => Some(Heard::Landed(landed.clone())),
+            Progress::Landed(landed) => Some(Heard::Landed(self.told(landed))),
             Progress::Lost => None,
         };
         self.flight.hear(news).await
@@ -431,32 +426,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_closed_flight_is_under_way_until_it_lands() {
+    #[tokio::test]
+    async fn who_comes_when_a_flight_is_closed_waits_for_its_end_and_shares_nothing() {
         let flights = Flights::default();
         let pilot = start(&flights, "a");
         let waiting = board(&flights, "a");
         assert!(pilot.close().others, "somebody waits");
-        assert!(pilot.close().others, "once more changes nothing");
-        let next = start(&flights, "a");
-        assert_eq!(flights.len(), 2);
+        let (late, mut later) = (board(&flights, "a"), board(&flights, "a"));
+        assert_eq!((flights.len(), pilot.waiting()), (1, 3));
         pilot.land(|| landed(1));
-        assert_eq!(flights.len(), 1);
-        drop(waiting);
-        assert!(!next.close().others, "its own caller has left, and nobody else has come");
-        drop(next);
         assert_eq!(flights.len(), 0);
+        assert!(waiting.arrive().await.unwrap().shared);
+        assert!(!late.arrive().await.unwrap().shared);
+        let Some(Heard::Landed(landed)) = later.hear().await else { panic!("it has landed") };
+        assert!(!landed.shared);
+    }
 
-        let Joined::Pilot(pilot, own) = flights.join(&key("a"), &key("a"), &[]) else { panic!() };
+    #[test]
+    fn a_closed_flight_knows_whether_others_than_its_own_caller_wait() {
+        let flights = Flights::default();
+        let join = || match flights.join(&key("a"), &key("a"), &[]) {
+            Joined::Pilot(pilot, own) => (pilot, own),
+            Joined::Passenger(_) => panic!("somebody flies already"),
+        };
+        let (pilot, own) = join();
         assert!(!pilot.close().others, "only its own caller waits");
         drop((pilot, own));
-        // One that was detached is not under way for anybody, closed or not.
-        let pilot = start(&flights, "a");
-        flights.detach(&key("a"));
-        pilot.close();
-        assert_eq!(flights.len(), 0);
+        let (pilot, own) = join();
+        drop(own);
+        assert!(!pilot.close().others, "its own caller has left, and nobody else has come");
         drop(pilot);
+        let (pilot, _own) = join();
+        let _other = board(&flights, "a");
+        assert!(pilot.close().others);
+        // One that was detached is not under way for anybody, closed or not.
+        flights.detach(&key("a"));
         assert_eq!(flights.len(), 0);
+        let (next, _) = join();
+        assert!(pilot.close().others);
+        drop(pilot);
+        assert_eq!(flights.len(), 1, "the successor is still in the table");
+        drop(next);
     }
 
     #[tokio::test]
