@@ -97,7 +97,14 @@ async fn what_must_be_exact_refuses_a_store_that_reads_replicas() {
     let refused = std::panic::catch_unwind(AssertUnwindSafe(|| SessionLayer::new(&cache)));
     let words = *refused.expect_err("sessions are exact").downcast::<String>().unwrap();
     assert!(words.contains("read=replica"), "{words}");
-    let near = Cache::connect(&format!("tiered:memory://|{url}")).await.unwrap_err();
-    assert_eq!(near.kind(), ErrorKind::Configuration);
-    assert!(near.to_string().contains("read=primary"), "{near}");
+    for whole in ["tiered:memory://|URL", "migrating:memory://|URL", "writethrough:memory://|URL"] {
+        let refused = Cache::connect(&whole.replace("URL", &url)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Configuration, "{whole}");
+        assert!(refused.to_string().contains("read=primary"), "{whole}: {refused}");
+    }
+    // What is moved to, and what has copies, may be: where reads may be behind, the whole of it says so.
+    for whole in ["migrating:URL|memory://", "writethrough:URL|memory://"] {
+        let cache = Cache::connect(&whole.replace("URL", &url)).await.unwrap();
+        assert!(!cache.store().abilities().read_delay.is_zero(), "{whole}");
+    }
 }

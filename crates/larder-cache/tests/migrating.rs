@@ -421,3 +421,28 @@ async fn the_two_stores_are_checked() {
     assert_eq!(cache.incr("a", 1).await.unwrap(), Some(2));
     assert!(!cache.store().abilities().splits, "sessions may move");
 }
+
+#[tokio::test]
+async fn a_put_whose_caller_goes_away_leaves_nothing_behind_in_the_old_store() {
+    let Stand { store, new, old, .. } = stand();
+    put(&old, "a", text("old")).await;
+    // Somebody is about to move it, or to fill the key.
+    assert!(matches!(new.begin(&key("a"), HOUR).await.unwrap(), Begin::Token(_)));
+    let faults = store.new_store().faults();
+    faults.inject(Fault::Hang, &[Verb::Put]);
+    let key = key("a");
+    let mut replacing = Box::pin(store.put(&key, text("new"), Ttl::For(HOUR), When::Always));
+    while faults.waiting() == 0 {
+        tokio::select! {
+            biased;
+            _ = &mut replacing => panic!("it hangs"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    drop(replacing);
+    faults.heal();
+    while old.get(&key, &[]).await.unwrap().entry.is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(body(&new, "a").await.as_deref(), Some("new"));
+}

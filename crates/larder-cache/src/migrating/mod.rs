@@ -44,6 +44,8 @@ use mover::Mover;
 /// * Fill markers, locks and pass marks are not moved: let computations that run on the old store end first, or be done
 ///   twice.
 /// * A tag's invalidation from before the move is known to the old store alone. It is checked when a value is moved.
+/// * A node that still sees what was cleared in an old store with a [`clear_delay`] may move it meanwhile, and there it
+///   stays until it ends. Where a clear must be sure, clear a second time after that delay.
 ///
 /// # How to move
 ///
@@ -55,8 +57,10 @@ use mover::Mover;
 ///
 /// # Cancel safety
 ///
-/// Dropping the future of a removal, a clear or an invalidation leaves it running, so that it is done in both stores.
-/// Anything else happens wholly or not at all; a key may have been moved by it.
+/// Dropping the future of a removal, a clear, an invalidation or an unconditional put leaves it running, so that it is
+/// done in both stores. Anything else happens wholly or not at all; a key may have been moved by it.
+///
+/// [`clear_delay`]: larder_core::Abilities::clear_delay
 pub struct Migrating<N, O>(Arc<Inner<N, O>>);
 
 struct Inner<N, O> {
@@ -110,13 +114,19 @@ impl<N: Backend, O: Backend> Migrating<N, O> {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](ErrorKind::Configuration) when the clocks differ, or the new store keeps nothing.
+    /// [`Configuration`](ErrorKind::Configuration) when the clocks differ, the new store keeps nothing, or the old one is
+    /// read from replicas: what was removed there, and is still read, would be moved.
     pub fn new(new: N, old: O) -> Result<Self> {
         if !new.clock().is_same(old.clock()) {
             return Err(wrong("the two stores of a move need the same clock"));
         }
         if new.abilities().forgets {
             return Err(wrong("the new store keeps nothing, so what is moved there would be lost"));
+        }
+        if !old.abilities().read_delay.is_zero() {
+            return Err(wrong(
+                "what a replica is late to forget would be moved; read the old store from its primary (read=primary)",
+            ));
         }
         Ok(Migrating(Arc::new(Inner { new, old, mover: Mover::default() })))
     }

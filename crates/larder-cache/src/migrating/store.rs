@@ -131,13 +131,17 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
             // Nothing was in the old store when the marker was given.
             When::Token(_) => inner.new.put(key, entry, ttl, when).await,
             When::Always => {
-                let settled = inner.settle(key).await?;
-                let outcome = inner.new.put(key, entry, ttl, when).await;
-                if let Settled::Busy(_) = settled {
-                    // Whoever was moving the old value has lost the marker by this.
-                    inner.old.remove(key, None).await?;
-                }
-                outcome
+                let (inner, key) = (inner.clone(), key.clone());
+                owned(async move {
+                    let settled = inner.settle(&key).await?;
+                    let outcome = inner.new.put(&key, entry, ttl, when).await;
+                    if let Settled::Busy(_) = settled {
+                        // Whoever was moving the old value has lost the marker by this.
+                        inner.old.remove(&key, None).await?;
+                    }
+                    outcome
+                })
+                .await
             }
             When::Absent | When::Present | When::Revision(_) => {
                 inner.ready(key).await?;

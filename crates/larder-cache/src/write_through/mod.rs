@@ -40,6 +40,8 @@ use copies::Copies;
 ///   nothing that others write: there, this is always so.
 /// * A removal and a clear that the cache did not confirm are errors: the durable store has done them, and the copy may
 ///   be read elsewhere until the ceiling. Doing them again is safe.
+/// * What a node still sees for a durable store's [`clear_delay`](larder_core::Abilities::clear_delay) after a clear, it may
+///   copy, and the copy may be read until the ceiling.
 ///
 /// What carries tags, counters and locks are not copied. An entry's age is counted from when its copy was made, and its
 /// end is that of the durable store.
@@ -124,6 +126,11 @@ impl<C: Backend, D: Backend> WriteThroughBuilder<C, D> {
         }
         if ceiling < SHORTEST || patience < SHORTEST {
             return Err(wrong("ceiling and patience must be at least 10ms"));
+        }
+        if !durable.abilities().read_delay.is_zero() {
+            return Err(wrong(
+                "the cache would keep what a replica is late to forget; read the durable store from its primary (read=primary)",
+            ));
         }
         if durable.abilities().splits {
             return Err(wrong(
