@@ -32,7 +32,8 @@ use crate::{
 /// # Cancel safety
 ///
 /// Every future may be dropped at any poll. What was asked then happens wholly or not at all, at once or a little
-/// later; nothing else changes, and a reply that nobody waits for never reaches another caller.
+/// later; nothing else changes, and a reply that nobody waits for never reaches another caller. A later write under the
+/// same key through the same handle comes after it: [`order`](crate::order) is for backends that do several things at once.
 ///
 /// # Wrappers
 ///

@@ -35,6 +35,7 @@ pub mod envelope;
 mod error;
 mod key;
 mod name;
+pub mod order;
 pub mod parse;
 mod sequence;
 mod ttl;

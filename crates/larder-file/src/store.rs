@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::envelope::{Damage, Envelope, Record, TIMES};
+use larder_core::order::{Keys, Order};
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
     Key, Marks, Namespace, Outcome, Page, Payload, Prefix, Put, Remaining, Result, Revision,
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     max_value_bytes: u64,
     // The runtime's threads for waiting are there for others too.
     threads: Arc<Semaphore>,
+    order: Order,
 }
 
 impl Drop for Inner {
@@ -81,7 +83,7 @@ impl FileBackend {
     ///
     /// Nothing changes, whenever the future is dropped.
     pub async fn usage(&self) -> Result<Usage> {
-        let sum = self.step(Inner::usage).await?;
+        let sum = self.step(Keys::NONE, Inner::usage).await?;
         Ok(Usage { files: sum.files, bytes: sum.bytes })
     }
 
@@ -96,7 +98,7 @@ impl FileBackend {
     ///
     /// When the future is dropped, the sweep goes to its end in the background.
     pub async fn sweep(&self) -> Result<()> {
-        self.step(Inner::sweep).await
+        self.step(Keys::NONE, Inner::sweep).await
     }
 
     /// Where a key's record lies until the namespace is cleared, whether there is one or not: for whoever wants to look at
@@ -111,7 +113,7 @@ impl FileBackend {
     /// Nothing changes, whenever the future is dropped.
     pub async fn place(&self, key: &Key) -> Result<Option<PathBuf>> {
         let key = key.clone();
-        self.step(move |inner| {
+        self.step(Keys::NONE, move |inner| {
             let generation = Lives::new(inner).of(key.namespace())?;
             Ok(generation.map(|generation| inner.directory.path(&Place::of(&key, generation))))
         })
@@ -135,6 +137,7 @@ impl FileBackend {
             default_ttl: config.default_ttl,
             max_value_bytes,
             threads: Arc::new(Semaphore::new(THREADS)),
+            order: Order::default(),
         });
         sweep::start(&inner);
         FileBackend(inner)
@@ -143,20 +146,27 @@ impl FileBackend {
     // One operation. Once its thread has begun it comes to its end, whether anybody waits for it or not.
     async fn step<T: Send + 'static>(
         &self,
+        keys: Keys,
         step: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let unavailable = |words| Error::new(ErrorKind::Unavailable, words).with_backend(NAME);
         let runtime = Handle::try_current()
             .map_err(|_| unavailable("files are used from inside a Tokio runtime only"))?;
         let inner = self.0.clone();
+        let (waiting, mut running) = self.0.order.begin(keys);
+        let ready = async {
+            running.turn().await;
+            inner.threads.clone().acquire_owned().await
+        };
         // Others may be waiting for a lock that somebody does not give back.
-        let permit = tokio::time::timeout(locks::LIMIT, inner.threads.clone().acquire_owned());
-        let permit = permit.await.map_err(|_| locks::late())?;
+        let permit = tokio::time::timeout(locks::LIMIT, ready).await.map_err(|_| locks::late())?;
         let job = runtime.spawn_blocking(move || {
-            let _permit = permit;
+            let _held = (permit, running);
             step(&inner)
         });
-        match job.await {
+        let done = job.await;
+        waiting.answered();
+        match done {
             Ok(result) => result,
             Err(error) => {
                 Err(unavailable("the runtime has ended before it began").with_source(error))
@@ -190,7 +200,7 @@ impl Backend for FileBackend {
 
     async fn get(&self, key: &Key, counters: &[Key]) -> Result<Found> {
         let (key, counters) = (key.clone(), counters.to_vec());
-        self.step(move |inner| {
+        self.step(Keys::NONE, move |inner| {
             let mut lives = Lives::new(inner);
             let entry = inner.find(&mut lives, &key)?;
             let counters = counters
@@ -206,7 +216,7 @@ impl Backend for FileBackend {
             return Ok(Vec::new());
         }
         let keys = keys.to_vec();
-        self.step(move |inner| {
+        self.step(Keys::NONE, move |inner| {
             let mut lives = Lives::new(inner);
             keys.iter().map(|key| inner.find(&mut lives, key)).collect()
         })
@@ -215,19 +225,22 @@ impl Backend for FileBackend {
 
     async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
         let put = Put { key: key.clone(), entry, ttl, when };
-        self.step(move |inner| inner.put(put)).await
+        self.step(Keys::one(key), move |inner| inner.put(put)).await
     }
 
     async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        self.step(move |inner| Ok(items.into_iter().map(|put| inner.put(put)).collect())).await
+        self.step(Keys::of(items.iter().map(|put| &put.key)), move |inner| {
+            Ok(items.into_iter().map(|put| inner.put(put)).collect())
+        })
+        .await
     }
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
         let key = key.clone();
-        self.step(move |inner| inner.remove(&key, only)).await
+        self.step(Keys::one(&key), move |inner| inner.remove(&key, only)).await
     }
 
     async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
@@ -235,7 +248,7 @@ impl Backend for FileBackend {
             return Ok(0);
         }
         let keys = keys.to_vec();
-        self.step(move |inner| {
+        self.step(Keys::of(&keys), move |inner| {
             keys.iter().try_fold(0, |sum, key| Ok(sum + u64::from(inner.remove(key, None)?)))
         })
         .await
@@ -243,17 +256,17 @@ impl Backend for FileBackend {
 
     async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
         let key = key.clone();
-        self.step(move |inner| inner.touch(&key, ttl)).await
+        self.step(Keys::one(&key), move |inner| inner.touch(&key, ttl)).await
     }
 
     async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
         let key = key.clone();
-        self.step(move |inner| inner.add(&key, delta, create)).await
+        self.step(Keys::one(&key), move |inner| inner.add(&key, delta, create)).await
     }
 
     async fn remaining(&self, key: &Key) -> Result<Remaining> {
         let key = key.clone();
-        self.step(move |inner| {
+        self.step(Keys::NONE, move |inner| {
             let Some(life) = inner.generation(key.namespace())? else {
                 return Ok(Remaining::Absent);
             };
@@ -270,38 +283,41 @@ impl Backend for FileBackend {
 
     async fn begin(&self, key: &Key, hold: Duration) -> Result<Begin> {
         let key = key.clone();
-        self.step(move |inner| inner.begin(&key, hold)).await
+        self.step(Keys::one(&key), move |inner| inner.begin(&key, hold)).await
     }
 
     async fn renew(&self, key: &Key, token: Token, hold: Duration) -> Result<bool> {
         let key = key.clone();
-        self.step(move |inner| inner.exchange_marker(&key, token, Some((false, hold)))).await
+        self.step(Keys::one(&key), move |inner| {
+            inner.exchange_marker(&key, token, Some((false, hold)))
+        })
+        .await
     }
 
     async fn release(&self, key: &Key, token: Token, pass: Option<Duration>) -> Result<bool> {
         let key = key.clone();
         let marker = pass.filter(|pass| !pass.is_zero()).map(|pass| (true, pass));
-        self.step(move |inner| inner.exchange_marker(&key, token, marker)).await
+        self.step(Keys::one(&key), move |inner| inner.exchange_marker(&key, token, marker)).await
     }
 
     async fn marks(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Marks> {
         let (namespace, tags) = (namespace.clone(), tags.to_vec());
-        self.step(move |inner| inner.marks(&namespace, &tags)).await
+        self.step(Keys::NONE, move |inner| inner.marks(&namespace, &tags)).await
     }
 
     async fn invalidate(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Sequence> {
         let (namespace, tags) = (namespace.clone(), tags.to_vec());
-        self.step(move |inner| inner.invalidate(&namespace, &tags)).await
+        self.step(Keys::ALL, move |inner| inner.invalidate(&namespace, &tags)).await
     }
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         let namespace = namespace.clone();
-        self.step(move |inner| inner.clear(namespace.as_str())).await
+        self.step(Keys::ALL, move |inner| inner.clear(namespace.as_str())).await
     }
 
     async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
         let prefix = prefix.clone();
-        self.step(move |inner| inner.page(&prefix, from, limit)).await
+        self.step(Keys::NONE, move |inner| inner.page(&prefix, from, limit)).await
     }
 }
 

@@ -197,7 +197,8 @@ impl Builder {
     }
 
     /// How many connections to each server. 1 unless set, which is enough for everything but large values: requests
-    /// share a connection without waiting for each other, and a large value holds up what comes behind it.
+    /// share a connection without waiting for each other, and a large value holds up what comes behind it. Reads take
+    /// turns; writes share the first connection, so that they arrive in their order.
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
         self

@@ -14,6 +14,7 @@ pub(crate) struct Request {
     pub(crate) id: u32,
     pub(crate) bytes: BytesMut,
     pub(crate) count: usize,
+    pub(crate) writes: bool,
 }
 
 /// The replies to a request, one for each command.
@@ -94,7 +95,7 @@ impl Request {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Request { id, bytes: BytesMut::with_capacity(256), count: 0 }
+        Request { id, bytes: BytesMut::with_capacity(256), count: 0, writes: false }
     }
 
     /// Reads an item.
@@ -116,6 +117,7 @@ impl Request {
 
     /// Stores one.
     pub(crate) fn set(&mut self, name: &str, flags: u32, data: &[u8], life: u32, only: Only) {
+        self.writes = true;
         let length = data.len();
         let [size, life, flags] = [length as u64, life.into(), flags.into()].map(Number);
         let (word, number) = match only {
@@ -132,6 +134,7 @@ impl Request {
 
     /// Removes one, if it is still that writing of it.
     pub(crate) fn delete(&mut self, name: &str, cas: Option<u64>) {
+        self.writes = true;
         match cas {
             Some(cas) => self.command("md", name, &[Word(" C"), Number(cas)]),
             None => self.command("md", name, &[]),

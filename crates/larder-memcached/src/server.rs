@@ -97,22 +97,23 @@ impl Server {
         }
     }
 
-    /// Sends a request over one of the connections; see [`Client::exchange`].
+    /// Sends a request over one of the connections; see [`Client::exchange`]. What writes takes the first, so that it comes
+    /// after all that was sent before, whether anybody still waits for that or not.
     pub(crate) async fn exchange(
         &self,
         request: &Request,
         repeat: bool,
         deadline: Instant,
     ) -> Result<Replies, Failure> {
-        self.client().exchange(request, repeat, deadline).await
+        self.client(request.writes).exchange(request, repeat, deadline).await
     }
 
-    fn client(&self) -> &Client {
+    fn client(&self, first: bool) -> &Client {
         let count = self.clients.len();
         if count == 1 {
             return &self.clients[0];
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = if first { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
         let mut from = (0..count).map(|n| &self.clients[turn.wrapping_add(n) % count]);
         from.find(|client| client.is_up()).unwrap_or(&self.clients[turn % count])
     }

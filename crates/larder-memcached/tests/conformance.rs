@@ -1,4 +1,4 @@
-//! The whole conformance suite, over one real server and over a ring of three.
+//! The whole conformance suite, over one real server, over several connections to one, and over a ring of three.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,18 @@ mod one_server {
     async fn harness() -> Harness<MemcachedBackend> {
         let server = MemcachedServer::start().await;
         let url = server.url();
+        made(vec![server], url).await
+    }
+
+    larder_testkit::conformance!(harness());
+}
+
+mod several_connections {
+    use super::*;
+
+    async fn harness() -> Harness<MemcachedBackend> {
+        let server = MemcachedServer::start().await;
+        let url = format!("{}?connections=4", server.url());
         made(vec![server], url).await
     }
 

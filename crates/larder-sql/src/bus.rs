@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::{Bytes, BytesMut};
+use larder_core::order::Keys;
 use larder_core::{Bus, Heard, Namespace, Result};
 use tokio::time::{sleep, timeout};
 
@@ -14,7 +15,6 @@ use crate::client::pause;
 use crate::database::{Argument, Dialect};
 use crate::failure::Failure;
 use crate::listen::Listener;
-use crate::order::Keys;
 use crate::statements::Statement;
 use crate::store::{Inner, text};
 use crate::{Postgres, PostgresBackend};

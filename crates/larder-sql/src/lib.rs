@@ -189,7 +189,6 @@ mod listen;
 mod log;
 mod marks;
 mod naming;
-mod order;
 pub mod outbox;
 mod paging;
 #[cfg(feature = "postgres")]

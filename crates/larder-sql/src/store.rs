@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::envelope::Envelope;
+use larder_core::order::{Keys, Order};
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Damages, Entry, Error, ErrorKind, Found,
     Key, Marks, Namespace, Outcome, Page, Prefix, Put, Remaining, Result, Revision, Sequence, Tag,
@@ -21,7 +22,6 @@ use crate::config::Builder;
 use crate::database::{Argument, Cell, Database, Row};
 use crate::failure::Failure;
 use crate::naming::Place;
-use crate::order::{Keys, Order};
 use crate::reading::{Look, counter};
 use crate::statements::{Statement, Statements, condition, kind, schema};
 use crate::sweep::{self, Room};

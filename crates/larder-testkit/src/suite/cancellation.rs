@@ -73,6 +73,28 @@ pub async fn dropped_writes_are_whole<B: Backend>(h: &Harness<B>) {
     }
 }
 
+/// A write that was dropped does not come after a later one of the same handle that was answered.
+pub async fn dropped_writes_overtake_nothing<B: Backend>(h: &Harness<B>) {
+    let mut random = StdRng::seed_from_u64(8);
+    // What takes long is the more easily overtaken.
+    let most = h.backend().abilities().max_bytes.map_or(LARGE, |most| most as usize / 2);
+    let large = "x".repeat(most.min(LARGE));
+    let keys: Vec<Key> = (0..64).map(|n| h.key(format!("order {n}"))).collect();
+    for key in &keys {
+        let put = h.backend().put(key, text(large.clone()), LONG.into(), When::Always);
+        drop_later(random.random_range(1..4), random.random_range(0..4), put).await;
+        h.store(key, text("later"), LONG).await;
+    }
+    // However long this is, it fails nobody who is right.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    for key in &keys {
+        let found = h.body(key).await;
+        assert!(found.as_deref() == Some("later"), "what was dropped came after what was answered");
+    }
+}
+
+const LARGE: usize = 200 * 1024;
+
 struct Work<B> {
     backend: Arc<B>,
     namespace: Namespace,

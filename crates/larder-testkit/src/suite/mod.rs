@@ -142,7 +142,7 @@ macro_rules! __checks {
             sizes { too_large_takes_the_old_away too_large_in_a_batch nearly_too_large_is_stored the_bound_is_kept }
             foreign { garbage_is_a_miss other_versions_are_a_miss damaged_records_are_a_miss lying_lengths_are_a_miss another_keys_record_is_a_miss damaged_markers_are_a_miss }
             concurrency { one_absent_put_wins one_revision_put_wins one_token_put_wins one_begin_wins one_remove_wins additions_sum_up no_fill_survives_a_remove no_fill_replaces_a_put no_fill_survives_a_clear no_touch_survives_a_remove no_present_put_survives_a_remove no_addition_survives_a_remove nobody_sees_half keys_do_not_mix two_clients_race }
-            cancellation { dropped_futures_harm_nobody dropped_writes_are_whole }
+            cancellation { dropped_futures_harm_nobody dropped_writes_are_whole dropped_writes_overtake_nothing }
         }
     };
 }

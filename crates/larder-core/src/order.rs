@@ -1,27 +1,51 @@
-//! What keeps a write that its caller gave up from overtaking a later one.
+//! What keeps a write that its caller gave up from overtaking a later one, for backends that do more than one thing at a
+//! time.
 //!
-//! Connections work side by side. A caller who drops a put and puts again must find the second value, so whoever writes
-//! where a dropped operation of this handle still does waits for it, no longer than that one's own time limit.
+//! Connections, and threads, work side by side. A caller who drops a put and puts again must find the second value, so
+//! whoever writes where a dropped operation of this handle still does waits for it.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> larder_core::Result<()> {
+//! use larder_core::order::{Keys, Order};
+//! use larder_core::{Key, Namespace};
+//!
+//! let order = Order::default();
+//! let key = Key::new(&Namespace::new("shop")?, ["k"])?;
+//! let (waiting, mut running) = order.begin(Keys::one(&key));
+//! let task = tokio::spawn(async move {
+//!     running.turn().await;
+//!     // the write
+//! });
+//! // Dropped before this, it is waited for by the next who writes under the key.
+//! task.await.unwrap();
+//! waiting.answered();
+//! # Ok(())
+//! # }
+//! ```
 
-use larder_core::Key;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::Key;
+
 /// Which keys an operation writes: a bit for each sixty-fourth part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keys(u64);
+pub struct Keys(u64);
 
 impl Keys {
     /// It writes nothing.
-    pub(crate) const NONE: Keys = Keys(0);
+    pub const NONE: Keys = Keys(0);
     /// It writes anywhere.
-    pub(crate) const ALL: Keys = Keys(u64::MAX);
+    pub const ALL: Keys = Keys(u64::MAX);
 
-    pub(crate) fn one(key: &Key) -> Self {
+    /// It writes under one key.
+    pub fn one(key: &Key) -> Self {
         Keys::of(std::iter::once(key))
     }
 
-    pub(crate) fn of<'a>(keys: impl IntoIterator<Item = &'a Key>) -> Self {
+    /// It writes under these.
+    pub fn of<'a>(keys: impl IntoIterator<Item = &'a Key>) -> Self {
         let bit = |key: &Key| {
             let hash = |sum: u8, byte: &u8| sum.wrapping_mul(31).wrapping_add(*byte);
             1_u64 << (key.as_ref().as_bytes().iter().fold(0, hash) % 64)
@@ -35,26 +59,27 @@ impl Keys {
 }
 
 /// The operations that were dropped and still run.
-#[derive(Default)]
-pub(crate) struct Order(Mutex<Vec<(Keys, watch::Receiver<()>)>>);
+#[derive(Debug, Default)]
+pub struct Order(Mutex<Vec<(Keys, watch::Receiver<()>)>>);
 
-/// Held while somebody waits for an operation.
-pub(crate) struct Waiting<'a> {
+/// Held while somebody waits for an operation. Dropping it unanswered is giving the operation up.
+#[derive(Debug)]
+pub struct Waiting<'a> {
     order: &'a Order,
     keys: Keys,
     running: Option<watch::Receiver<()>>,
 }
 
 /// Held by an operation; its end is known when this goes.
-#[derive(Default)]
-pub(crate) struct Running {
+#[derive(Debug, Default)]
+pub struct Running {
     _end: Option<watch::Sender<()>>,
     earlier: Vec<watch::Receiver<()>>,
 }
 
 impl Order {
     /// Begins an operation: what its caller holds, and what it holds itself.
-    pub(crate) fn begin(&self, keys: Keys) -> (Waiting<'_>, Running) {
+    pub fn begin(&self, keys: Keys) -> (Waiting<'_>, Running) {
         if keys == Keys::NONE {
             return (Waiting { order: self, keys, running: None }, Running::default());
         }
@@ -71,8 +96,10 @@ impl Order {
 }
 
 impl Running {
-    /// Waits for those that were dropped before this one began.
-    pub(crate) async fn turn(&mut self) {
+    /// Waits for those that were dropped before this one began: no longer than they take.
+    ///
+    /// Dropping the future harms nobody.
+    pub async fn turn(&mut self) {
         for mut end in self.earlier.drain(..) {
             // Nothing is ever sent: it fails when the other end has gone.
             while end.changed().await.is_ok() {}
@@ -82,7 +109,7 @@ impl Running {
 
 impl Waiting<'_> {
     /// It has come to its end.
-    pub(crate) fn answered(mut self) {
+    pub fn answered(mut self) {
         self.running = None;
     }
 }
@@ -97,10 +124,10 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use larder_core::Namespace;
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::Namespace;
 
     fn key(part: &str) -> Key {
         Key::new(&Namespace::new("shop").unwrap(), [part]).unwrap()
