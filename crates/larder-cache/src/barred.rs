@@ -1,6 +1,6 @@
 //! Keys whose removal or replacement failed: empty on this node until a removal is confirmed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,10 +24,21 @@ pub(crate) struct Barred {
 
 #[derive(Default)]
 struct Set {
-    keys: HashSet<Key>,
+    // With the number of the failure that barred it last: a removal that began before that lifts nothing.
+    keys: HashMap<Key, u64>,
     // Namespaces with too many barred keys to remember: wholly barred, and cleared instead.
-    flooded: HashSet<String>,
+    flooded: HashMap<String, u64>,
+    failures: u64,
     retrying: bool,
+}
+
+impl Set {
+    // After a removal that began when there had been so many failures.
+    fn lift(&mut self, key: &Key, failures: u64) {
+        if self.keys.get(key).is_some_and(|last| *last <= failures) {
+            self.keys.remove(key);
+        }
+    }
 }
 
 // Some 10 MiB of usual keys.
@@ -44,18 +55,22 @@ impl Barred {
             return false;
         }
         let set = self.set.lock();
-        set.keys.contains(key) || set.flooded.contains(key.namespace())
+        set.keys.contains_key(key) || set.flooded.contains_key(key.namespace())
     }
 
     pub(crate) fn bar(&self, core: &Arc<Core>, keys: &[Key]) {
         let mut set = self.set.lock();
+        set.failures += 1;
+        let failure = set.failures;
         for key in keys {
-            if set.keys.len() >= MOST {
+            if let Some(last) = set.flooded.get_mut(key.namespace()) {
+                *last = failure;
+            } else if set.keys.len() >= MOST {
                 let namespace = key.namespace().to_owned();
-                set.keys.retain(|key| key.namespace() != namespace);
-                set.flooded.insert(namespace);
-            } else if !set.flooded.contains(key.namespace()) {
-                set.keys.insert(key.clone());
+                set.keys.retain(|key, _| key.namespace() != namespace);
+                set.flooded.insert(namespace, failure);
+            } else {
+                set.keys.insert(key.clone(), failure);
             }
         }
         self.any.store(true, Ordering::Release);
@@ -81,22 +96,25 @@ impl Barred {
 
     // True when nothing is left to retry.
     async fn retry(&self, core: &Core) -> bool {
-        let (keys, flooded) = {
+        let (keys, flooded, failures) = {
             let set = self.set.lock();
-            let keys: Vec<Key> = set.keys.iter().take(1000).cloned().collect();
-            (keys, set.flooded.iter().cloned().collect::<Vec<_>>())
+            let keys: Vec<Key> = set.keys.keys().take(1000).cloned().collect();
+            (keys, set.flooded.keys().cloned().collect::<Vec<_>>(), set.failures)
         };
         if !keys.is_empty() && core.write(core.backend.remove_many_erased(&keys)).await.is_ok() {
             let mut set = self.set.lock();
             for key in &keys {
-                set.keys.remove(key);
+                set.lift(key, failures);
             }
         }
         for name in flooded {
             if let Ok(namespace) = Namespace::new(&name)
                 && core.write(core.backend.clear_erased(&namespace)).await.is_ok()
             {
-                self.set.lock().flooded.remove(&name);
+                let mut set = self.set.lock();
+                if set.flooded.get(&name).is_some_and(|last| *last <= failures) {
+                    set.flooded.remove(&name);
+                }
             }
         }
         let mut set = self.set.lock();

@@ -59,7 +59,7 @@ impl<T: Value> Fill<T> {
         Fut: Future<Output = Result<Computed<T>, E>> + Send + 'static,
     {
         // Numbers first, then the marker, then the source: what is invalidated from here on voids what is stored.
-        let start = match self.start(&pilot).await {
+        let start = match self.start(&pilot, self.options.wait).await {
             Ok(start) => start,
             Err(landed) => return pilot.land(|| landed),
         };
@@ -121,15 +121,15 @@ impl<T: Value> Fill<T> {
         Ok(tags)
     }
 
-    // The right to store; or a value that somebody else stored in the meantime.
-    pub(crate) async fn start(&self, pilot: &Pilot) -> Result<Start, Landed> {
+    // The right to store; or a value that somebody else stored in the meantime. Another node's fill is waited for so long.
+    pub(crate) async fn start(&self, pilot: &Pilot, wait: Duration) -> Result<Start, Landed> {
         let start = |built_at, permit| Start { built_at, permit, at: Instant::now() };
         // Also where no tag is known: the computation may read what carries some.
         let Ok(marks) = self.store.marks(&self.options.watched(&self.tags)).await else {
             return Ok(start(Sequence::NONE, Permit::Outage));
         };
         let built_at = marks.sequence;
-        let begun = self.store.begin_or_wait(&self.key, HOLD, self.options.wait).await;
+        let begun = self.store.begin_or_wait(&self.key, HOLD, wait).await;
         let permit = match begun {
             Ok(Begin::Token(token)) if pilot.holds(token) => Permit::When(When::Token(token)),
             Ok(Begin::Token(token)) => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::compute::{Computing, Otherwise, settled, unpack};
-use crate::many::{AnyError, Due, Order, permitted};
+use crate::many::{AnyError, Busy, Order, Permitted, permitted};
 use crate::nested;
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
 
@@ -93,12 +93,17 @@ impl Computing<'_> {
         let mut values = HashMap::with_capacity(names.len());
         let numbered = keys.into_iter().enumerate().collect();
         let (awaited, orders) = self.sort(numbered, &tags, &mut values).await;
-        for due in grant(orders).await {
-            let making = self.made(|| make(&names[due.order.name]));
-            let (made, read) = nested::collect(self.store, making).await;
-            let landing = due.land(Some(made), read);
-            // In a task of its own, so that it is stored although the caller may go away.
-            tokio::spawn(landing.in_current_span());
+        let mut left = orders;
+        for busy in [Busy::Left, Busy::Awaited] {
+            let permitted = grant(left, busy).await;
+            left = permitted.busy;
+            for due in permitted.due {
+                let making = self.made(|| make(&names[due.order.name]));
+                let (made, read) = nested::collect(self.store, making).await;
+                let landing = due.land(Some(made), read);
+                // In a task of its own, so that it is stored although the caller may go away.
+                tokio::spawn(landing.in_current_span());
+            }
         }
         let boarded = Instant::now();
         for one in awaited {
@@ -132,22 +137,23 @@ impl Computing<'_> {
 }
 
 // In a task of its own: a caller that goes away meanwhile must not leave markers behind on which others wait.
-async fn grant<K, T>(orders: Vec<Order<K, T>>) -> Vec<Due<K, T>>
+async fn grant<K, T>(orders: Vec<Order<K, T>>, busy: Busy) -> Permitted<K, T>
 where
     K: Eq + Hash + Send + Sync + 'static,
     T: Value,
 {
+    let nothing = || Permitted { due: Vec::new(), busy: Vec::new() };
     if orders.is_empty() {
-        return Vec::new();
+        return nothing();
     }
     let (sender, receiver) = oneshot::channel();
     let granting = async move {
-        if let Err(unwanted) = sender.send(permitted(orders).await) {
-            for due in unwanted {
+        if let Err(unwanted) = sender.send(permitted(orders, busy).await) {
+            for due in unwanted.due {
                 due.land(None, Vec::new()).await;
             }
         }
     };
     tokio::spawn(granting.in_current_span());
-    receiver.await.unwrap_or_default()
+    receiver.await.unwrap_or_else(|_| nothing())
 }

@@ -5,14 +5,15 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use larder_core::{Entry, Key, Tag};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::compute::{Computing, Otherwise, Previous, Seen, settled, unpack};
-use crate::fill::{Fill, HOLD, Start};
+use crate::fill::{Fill, HOLD, Permit, Start};
 use crate::flight::{Joined, Passenger, Pilot};
 use crate::nested;
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
@@ -21,10 +22,11 @@ impl Cache {
     /// Reads many values in one round trip, and computes those that are missing in one computation.
     ///
     /// The computation is given the missing keys and gives what it found of them; keys that it leaves out are left out
-    /// of the answer too, and nothing is stored for them. What other callers on this node compute already, one by one
-    /// or in a batch of their own, is waited for instead of computed again, and others wait for what is computed here.
-    /// It may be called once more, with a single key, when such a wait takes longer than [`Options::wait`] or was for
-    /// nothing. For each key everything else is as with [`get_or_compute`](Cache::get_or_compute).
+    /// of the answer too, and nothing is stored for them. What other callers compute already, one by one or in a batch
+    /// of their own, is waited for instead of computed again, and others wait for what is computed here. It may be
+    /// called once more, with a single key or with what another node was computing, when such a wait takes longer than
+    /// [`Options::wait`] or was for nothing. For each key everything else is as with
+    /// [`get_or_compute`](Cache::get_or_compute).
     ///
     /// ```
     /// use larder_cache::{Cache, Options};
@@ -237,7 +239,19 @@ where
     F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
 {
-    let due = permitted(orders).await;
+    let Permitted { due, busy } = permitted(orders, Busy::Left).await;
+    let later = async { compute_all(permitted(busy, Busy::Awaited).await.due, &*compute).await };
+    join(compute_all(due, &*compute), later).await;
+}
+
+async fn compute_all<T, E, K, F, Fut>(due: Vec<Due<K, T>>, compute: &F)
+where
+    T: Value,
+    E: Into<AnyError> + 'static,
+    K: Eq + Hash + Clone + Send + Sync + 'static,
+    F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
+{
     let Some(Due { order, .. }) = due.first() else { return };
     let (store, deadline) = (order.fill.store.clone(), order.fill.options.deadline);
     let held: Vec<_> = due.iter().filter_map(|due| due.order.fill.held(due.start.permit)).collect();
@@ -260,17 +274,42 @@ where
     join_all(landings).await;
 }
 
-/// Those that are still to be computed. As in a single fill: numbers and markers first, then the source.
-pub(crate) async fn permitted<K, T: Value>(orders: Vec<Order<K, T>>) -> Vec<Due<K, T>> {
-    let starts = join_all(orders.iter().map(|order| order.fill.start(&order.pilot))).await;
-    let mut due = Vec::new();
+/// What becomes of keys that another node is filling.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// They are left for later: whoever fills them may be waiting for one that this call has begun.
+    Left,
+    /// They are waited for, as long as the options say.
+    Awaited,
+}
+
+/// What may be computed, and what another node is filling.
+pub(crate) struct Permitted<K, T> {
+    pub(crate) due: Vec<Due<K, T>>,
+    pub(crate) busy: Vec<Order<K, T>>,
+}
+
+/// Begins those that are still to be computed. As in a single fill: numbers and markers first, then the source.
+pub(crate) async fn permitted<K, T: Value>(
+    orders: Vec<Order<K, T>>,
+    busy: Busy,
+) -> Permitted<K, T> {
+    // Who wants one alone holds nothing that anybody could wait for meanwhile.
+    let waits = busy == Busy::Awaited || orders.len() == 1;
+    let wait = |order: &Order<K, T>| if waits { order.fill.options.wait } else { Duration::ZERO };
+    let starts = orders.iter().map(|order| order.fill.start(&order.pilot, wait(order)));
+    let starts = join_all(starts).await;
+    let mut permitted = Permitted { due: Vec::new(), busy: Vec::new() };
     for (order, start) in orders.into_iter().zip(starts) {
         match start {
-            Ok(start) => due.push(Due { order, start }),
+            Ok(start) if !waits && matches!(start.permit, Permit::Never) => {
+                permitted.busy.push(order);
+            }
+            Ok(start) => permitted.due.push(Due { order, start }),
             Err(landed) => order.pilot.land(|| landed),
         }
     }
-    due
+    permitted
 }
 
 impl<K, T: Value> Due<K, T> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::{Calls, driven, faulty, minute, settle};
 use larder_cache::{Cache, Failure, Options};
 use larder_core::ErrorKind;
+use larder_memory::MemoryBackend;
 use larder_testkit::cancel::drop_after;
 use larder_testkit::faulty::{Fault, Verb};
 use parking_lot::Mutex;
@@ -256,4 +257,22 @@ async fn reads_take_one_round_trip() {
     faults.forget();
     source.many(&cache, [1, 2, 3], minute()).await.unwrap();
     assert_eq!((faults.total(), faults.count(Verb::GetMany)), (1, 1), "{:?}", faults.calls());
+}
+
+// Two nodes that want the same keys, each with one of them begun: neither waits for the other before it computes.
+#[tokio::test]
+async fn what_another_node_is_filling_holds_up_nothing_that_is_begun_here() {
+    let store = MemoryBackend::default();
+    let (one, other) = (Cache::new(store.clone()), Cache::new(store));
+    let (here, there) = (Source::shut(), Source::shut());
+    let first = there.spawn(&other, vec![2]);
+    settle().await;
+    let both = here.spawn(&one, vec![1, 2]);
+    settle().await;
+    assert_eq!(here.asked(), [vec![1]]);
+    there.gate.add_permits(1);
+    assert_eq!(keys_of(&first.await.unwrap().unwrap()), [2]);
+    here.gate.add_permits(1);
+    assert_eq!(keys_of(&both.await.unwrap().unwrap()), [1, 2]);
+    assert_eq!((here.asked().len(), there.asked().len()), (1, 1));
 }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{faulty, minute, settle};
+use larder_cache::Cache;
 use larder_core::ErrorKind;
-use larder_testkit::faulty::{Fault, Verb};
+use larder_memory::MemoryBackend;
+use larder_testkit::faulty::{Fault, Faulty, Verb};
 use tokio::sync::Notify;
 
 const DOWN: Fault = Fault::Fail(ErrorKind::Unavailable);
@@ -121,6 +123,31 @@ async fn a_delete_that_failed_is_told_and_its_value_stays_away() {
     assert_eq!(faults.count(Verb::RemoveMany), 1);
     cache.set("k", "new".to_owned()).await.unwrap();
     assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_began_before_a_second_failure_frees_nothing() {
+    let memory = MemoryBackend::default();
+    let store = Faulty::new(memory.clone());
+    let (faults, cache, other) = (store.faults(), Cache::new(store), Cache::new(memory));
+    cache.set("k", "old".to_owned()).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::Remove]);
+    assert!(cache.delete("k").await.is_err());
+    faults.inject_times(1, Fault::Late(Duration::from_millis(50)), &[Verb::RemoveMany]);
+    while faults.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.set("k", "newer".to_owned()).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::Remove]);
+    assert!(cache.delete("k").await.is_err());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(faults.count(Verb::RemoveMany), 1, "the first retry is over");
+    assert!(cache.get::<String>("k").await.unwrap().is_none());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(faults.count(Verb::RemoveMany), 2);
+    assert!(!other.contains("k").await.unwrap());
+    other.set("k", "newest".to_owned()).await.unwrap();
+    assert_eq!(*cache.get::<String>("k").await.unwrap().unwrap(), "newest");
 }
 
 #[tokio::test(start_paused = true)]

@@ -223,15 +223,22 @@ impl Directory {
     }
 
     pub(crate) fn remove_named(&self, shelf: Shelf, name: &str) -> io::Result<Option<u64>> {
-        let directory = self.shelf_path(shelf);
-        let path = below(directory, name);
+        let removed = self.discard(shelf, name)?;
+        if removed.is_some() {
+            self.sync(self.shelf_path(shelf))?;
+        }
+        Ok(removed)
+    }
+
+    /// The same for what nobody can read any more: that it is gone need not survive a failure of the power.
+    pub(crate) fn discard(&self, shelf: Shelf, name: &str) -> io::Result<Option<u64>> {
+        let path = below(self.shelf_path(shelf), name);
         let Some(metadata) = missing(fs::symlink_metadata(&path))? else { return Ok(None) };
         if metadata.is_dir() {
             let _ = fs::remove_dir(&path);
             return Ok(None);
         }
         let Some(()) = missing(fs::remove_file(&path))? else { return Ok(None) };
-        self.sync(directory)?;
         Ok(metadata.is_file().then(|| charge(metadata.len())))
     }
 

@@ -99,7 +99,7 @@ impl Inner {
         let mut left = Sum::default();
         for item in items {
             let gone = self.is_done(&mut lives, shelf, &item, &time)?
-                && self.directory.remove_named(shelf, &item.name).map_err(failed)?.is_some();
+                && self.directory.discard(shelf, &item.name).map_err(failed)?.is_some();
             if !gone {
                 left = left.plus(Sum::one(item.charge));
             }

@@ -72,10 +72,17 @@ impl Inner {
         let deadline = self.deadline();
         let server = self.server(key);
         let base = server.base(deadline).await?;
+        let renews = marker.is_some_and(|(pass, life)| !pass && !life.is_zero());
+        let mut doubt = None;
         while self.in_time(deadline) {
-            let seen = self.look(key, deadline).await?;
+            let seen = match (self.look(key, deadline).await, &doubt) {
+                (Ok(seen), _) => seen,
+                (Err(_), Some(_)) => break,
+                (Err(failure), None) => return Err(failure),
+            };
             if !matches!(seen.look, Look::Fill(planted) if planted == token) {
-                return Ok(false);
+                // Taken away by the release whose answer was lost, perhaps.
+                return doubt.filter(|_| !renews).map_or(Ok(false), Err);
             }
             let now = self.clock.now();
             let marker = marker.filter(|(_, life)| !life.is_zero()).map(|(pass, life)| {
@@ -90,11 +97,11 @@ impl Inner {
             match self.swap(key, seen.cas, change, deadline).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
-                Err(failure) if failure.sent && !failure.late => {}
-                Err(failure) => return Err(failure),
+                Err(failure) if failure.sent && !failure.late => doubt = Some(failure),
+                Err(failure) => return Err(doubt.unwrap_or(failure)),
             }
         }
-        Err(Failure::contended())
+        Err(doubt.unwrap_or_else(Failure::contended))
     }
 }
 

@@ -280,7 +280,8 @@ impl Backend for MemcachedBackend {
     }
 
     async fn release(&self, key: &Key, token: Token, pass: Option<Duration>) -> Result<bool> {
-        Ok(self.0.exchange_marker(key, token, pass.map(|pass| (true, pass))).await?)
+        let released = self.0.exchange_marker(key, token, pass.map(|pass| (true, pass))).await;
+        released.map_err(Failure::in_doubt)
     }
 
     async fn marks(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Marks> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{LONG, body, eventually, every_verb, expect_all_work, key, read, shop, store, text};
-use larder_core::{Backend, Begin, Encoded, Entry, ErrorKind, Key, Outcome, Revision, When};
+use larder_core::{Backend, Begin, Encoded, Entry, ErrorKind, Key, Outcome, Revision, Token, When};
 use larder_memcached::{Builder, MemcachedBackend};
 use larder_testkit::cancel::drop_later;
 use larder_testkit::proxy::{Direction, FaultProxy, Mode};
@@ -205,6 +205,30 @@ async fn a_lost_reply_is_looked_up() {
         let found = read(&backend, &key).await;
         assert!(found.is_none() || found.as_deref() == Some("new") || when == "revision");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_whose_reply_was_lost_is_not_told_to_have_been_somebody_elses() {
+    let (_server, proxy, backend) = through_proxy(common::builder).await;
+    // Questions for the time come in between, and then it is something else that is cut.
+    for n in 0..200 {
+        let key = key(&format!("held {n}"));
+        eventually("a connection", async || backend.get(&key, &[]).await.is_ok()).await;
+        let Ok(Begin::Token(token)) = backend.begin(&key, LONG).await else { continue };
+        // A release reads the marker, as this does, and takes it away then.
+        let before = proxy.bytes(Direction::Replies);
+        let _ = backend.renew(&key, Token::random(), LONG).await;
+        let reading = proxy.bytes(Direction::Replies) - before;
+        proxy.set(Direction::Replies, Mode::CutAfter(reading + 2));
+        let released = backend.release(&key, token, None).await;
+        proxy.heal();
+        match released.map_err(|error| error.kind()) {
+            Ok(true) | Err(ErrorKind::Unavailable) => {}
+            Err(ErrorKind::Ambiguous) => return,
+            told => panic!("{told:?}"),
+        }
+    }
+    panic!("no reply was lost");
 }
 
 // Large values under many keys, and requests that are dropped at any poll, through a network that loses its pace.

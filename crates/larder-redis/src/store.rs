@@ -527,13 +527,25 @@ impl Inner {
             }
             _ => (Bytes::new(), "0".into()),
         };
-        let (_, replies) = self
-            .run([home], Again::Yes, deadline, |names, request| {
+        let exchange = async |again| -> Result<bool, Failure> {
+            let run = self.run([home], again, deadline, |names, request| {
                 let arguments = [b"marker".as_slice(), &old, &new, lifetime.as_bytes()];
                 request.script(home.slot, &scripts::PUT, &[names.of(key)], arguments);
-            })
-            .await?;
-        Ok(int(one(replies)?)? == 1)
+            });
+            let (_, replies) = run.await?;
+            one(replies).and_then(int).map(|done| done == 1).map_err(Failure::before)
+        };
+        if marker.is_some_and(|(pass, life)| !pass && !life.is_zero()) {
+            return Ok(exchange(Again::Yes).await?);
+        }
+        match exchange(Again::No).await {
+            // Once more, for those who wait for the marker's end; that it is gone then does not tell who took it away.
+            Err(failure) if failure.sent && !failure.late => match exchange(Again::No).await {
+                Ok(true) => Ok(true),
+                _ => Err(failure.in_doubt()),
+            },
+            released => Ok(released?),
+        }
     }
 
     // By what a fill marker is known: everything but its end.

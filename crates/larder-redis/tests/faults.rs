@@ -291,6 +291,13 @@ async fn a_lost_reply_of_a_conditional_write_is_looked_up() {
     assert_eq!(added.unwrap_err().kind(), ErrorKind::Ambiguous);
     assert_eq!(backend.add(&key("lost"), 1, None).await.unwrap(), Some(2), "it was added once");
 
+    let Begin::Token(token) = backend.begin(&key("held"), LONG).await.unwrap() else { panic!() };
+    let renewed = unlucky().await.renew(&key("held"), token, LONG).await;
+    assert!(renewed.unwrap(), "a second time is as good as one");
+    let released = unlucky().await.release(&key("held"), token, None).await;
+    assert_eq!(released.unwrap_err().kind(), ErrorKind::Ambiguous, "by this or by somebody else");
+    assert!(!backend.renew(&key("held"), token, LONG).await.unwrap(), "it is gone");
+
     let unlucky = unlucky().await;
     let Begin::Token(token) = unlucky.begin(&key("fill"), LONG).await.unwrap() else {
         panic!("the first try's marker is recognised")

@@ -29,7 +29,7 @@ pub(super) struct Near {
     hears: AtomicBool,
     hasher: RandomState,
     stripes: Box<[Mutex<Stripe>]>,
-    namespaces: Mutex<HashMap<Namespace, Cleared>>,
+    namespaces: Mutex<Namespaces>,
     clear_delay: Duration,
 }
 
@@ -40,6 +40,13 @@ struct Stripe {
     // By the keys of tags' records: the last invalidations that this node knows.
     tags: HashMap<Key, Arc<AtomicI64>>,
     sweep_at: usize,
+}
+
+#[derive(Default)]
+struct Namespaces {
+    cleared: HashMap<Namespace, Cleared>,
+    // Any of them may have been cleared, and nobody told: until then a read may show what was there.
+    until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -138,8 +145,9 @@ impl Near {
         let namespace = Namespace::new(key.namespace()).ok()?;
         {
             let mut namespaces = self.namespaces.lock();
-            let cleared = namespaces.entry(namespace.clone()).or_default();
-            if cleared.until.is_some_and(|until| stamp.taken < until) {
+            let any = namespaces.until;
+            let cleared = namespaces.cleared.entry(namespace.clone()).or_default();
+            if [any, cleared.until].into_iter().flatten().any(|until| stamp.taken < until) {
                 return None;
             }
             let generation = cleared.generation.load(Ordering::Acquire);
@@ -195,13 +203,15 @@ impl Near {
             stripe.lock().stamp += 1;
         }
         let mut namespaces = self.namespaces.lock();
-        let cleared = namespaces.entry(namespace.clone()).or_default();
+        let cleared = namespaces.cleared.entry(namespace.clone()).or_default();
         cleared.until = Some(Instant::now() + self.clear_delay);
         cleared.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Nothing that is here may be used any more; what is read from now on may be kept.
+    /// Nothing that is here may be used any more; what is read from now on may be kept, once the store no longer shows what
+    /// may have been cleared.
     pub(super) fn distrust(&self) {
+        self.namespaces.lock().until = Some(Instant::now() + self.clear_delay);
         for stripe in &self.stripes {
             let mut stripe = stripe.lock();
             stripe.stamp += 1;
@@ -273,9 +283,13 @@ mod tests {
     use super::*;
 
     fn near() -> Near {
+        near_with(Duration::ZERO)
+    }
+
+    fn near_with(clear_delay: Duration) -> Near {
         let (clock, _) = Clock::manual();
         let memory = MemoryBackend::builder().clock(clock).build().unwrap();
-        Near::new(memory, Duration::from_secs(30), Duration::ZERO, true)
+        Near::new(memory, Duration::from_secs(30), clear_delay, true)
     }
 
     fn shop() -> Namespace {
@@ -330,6 +344,26 @@ mod tests {
             near.learn(&record, number, near.stamp(&record));
             near.keep(&key(), &entry(&near, number), key_read);
             assert!(near.peek(key().as_ref(), near.clock.now()).is_none());
+            assert!(is_kept_after(&near, number));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_cleared_is_kept_when_the_store_no_longer_shows_it() {
+        let delay = Duration::from_secs(1);
+        for lose in [
+            Near::distrust as fn(&Near),
+            |near| near.set_hears(true),
+            |near| {
+                near.clear(&shop());
+            },
+        ] {
+            let (near, number) = (near_with(delay), Sequence::start());
+            lose(&near);
+            let record = Key::tag(&shop(), &tag());
+            near.learn(&record, number, near.stamp(&record));
+            assert!(!is_kept_after(&near, number));
+            tokio::time::advance(delay).await;
             assert!(is_kept_after(&near, number));
         }
     }
