@@ -47,7 +47,9 @@ async fn the_readme_says_of_each_store_what_it_says_itself() {
         let cache = Cache::connect(url).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         rows.push(row(name, scheme, cache.store().abilities()));
     }
-    let table = rows.join("\n");
+    // The table whole: a row that is in it and of no store is as wrong as one that is not.
     let readme = include_str!("../../README.md");
-    assert!(readme.contains(&table), "the README's table of stores should be:\n{table}");
+    let told = readme.lines().skip_while(|line| *line != rows[0]);
+    let told: Vec<&str> = told.take_while(|line| line.starts_with('|')).collect();
+    assert!(told == rows, "the README's table of stores should be:\n{}", rows.join("\n"));
 }

@@ -3,7 +3,7 @@
 //! The rows' tests stand where what they test stands, under names that say what is promised. This is their index, and a
 //! test that every one of them is there: whoever renames one finds it here.
 
-use larder_tests::rows::{Row, is_there, missing};
+use larder_tests::rows::{Row, is_run, is_there, missing};
 
 const ROWS: &[Row<'_>] = &[
     (
@@ -72,6 +72,7 @@ const ROWS: &[Row<'_>] = &[
             "crates/larder-memcached/tests/wire.rs what_it_costs",
             "crates/larder-sql/tests/conformance_postgres.rs batches_are_one_round_trip_each",
             "suite/batches.rs large_batches",
+            "crates/larder-sql/tests/sqlite.rs a_batch_is_a_few_commits",
         ],
     ),
     (
@@ -79,6 +80,8 @@ const ROWS: &[Row<'_>] = &[
         &[
             "crates/larder-cache/tests/compute.rs the_leader_dropped_at_every_poll_leaves_nobody_hanging_and_it_computes_once",
             "crates/larder-cache/tests/compute.rs what_cannot_be_stored_is_given_all_the_same",
+            "crates/larder-cache/tests/verbs.rs a_null_is_a_hit_and_an_absent_value_a_miss",
+            "crates/larder-cache/tests/compute.rs a_value_set_during_a_computation_stays",
         ],
     ),
     (
@@ -137,6 +140,9 @@ const ROWS: &[Row<'_>] = &[
         &[
             "crates/larder-memory/tests/bounds.rs a_flood_of_entries_stays_within_the_bytes",
             "suite/sizes.rs the_bound_is_kept",
+            "crates/larder-cache/tests/verbs.rs what_is_read_often_stays_when_room_is_made",
+            "crates/larder-file/tests/files.rs the_bounds_hold_at_every_moment",
+            "crates/larder-file/tests/files.rs who_was_used_least_recently_makes_way_and_marks_come_last",
         ],
     ),
     (
@@ -146,6 +152,8 @@ const ROWS: &[Row<'_>] = &[
             "crates/larder-file/tests/files.rs foreign_files_are_never_touched",
             "crates/larder-file/tests/files.rs a_directory_that_is_taken_away_is_made_again",
             "crates/larder-file/tests/files.rs every_flipped_byte_is_a_miss",
+            "crates/larder-file/tests/files.rs a_touch_is_never_seen_half",
+            "suite/concurrency.rs nobody_sees_half",
         ],
     ),
     (
@@ -163,6 +171,7 @@ const ROWS: &[Row<'_>] = &[
             "crates/larder-cache/tests/outages.rs reads_are_misses_and_sets_are_done_without_effect",
             "crates/larder-cache/tests/outages.rs a_strict_handle_tells_every_error",
             "crates/larder-cache/tests/outages.rs a_store_that_hangs_costs_one_budget_and_then_nothing",
+            "benches/tests/outage.rs an_outage_fails_no_call_and_sends_probes_only",
         ],
     ),
     (
@@ -202,6 +211,7 @@ const ROWS: &[Row<'_>] = &[
         &[
             "crates/larder-memcached/tests/server.rs values_up_to_the_servers_limit",
             "suite/lifetimes.rs longer_than_thirty_days",
+            "crates/larder-memcached/tests/server.rs the_server_ends_an_item_soon_after_its_record",
         ],
     ),
     (
@@ -231,6 +241,9 @@ const ROWS: &[Row<'_>] = &[
             "crates/larder-core/tests/allocations.rs random_and_harmed_bytes",
             "crates/larder-core/tests/envelope.rs hostile_records_are_read_or_refused",
             "crates/larder-cache/src/packed/squeeze.rs k06_hostile_bytes_are_no_value",
+            "crates/larder-core/tests/allocations.rs a_million_tags_of_one_byte",
+            "fuzz/tests/stored.rs envelopes",
+            "tests/tests/damaged.rs k06_damage_in_every_store_is_a_miss_and_told_with_its_count",
         ],
     ),
     (
@@ -238,6 +251,8 @@ const ROWS: &[Row<'_>] = &[
         &[
             "crates/larder-cache/src/packed/squeeze.rs k07_bombs_stop_at_the_ceiling",
             "crates/larder-cache/tests/packed.rs k07_a_stored_bomb_is_a_miss",
+            "tests/tests/bombs.rs k07_a_bomb_on_a_real_redis_is_a_miss_in_bounded_memory",
+            "tests/tests/bombs.rs k07_a_bomb_on_a_real_memcached_is_a_miss_in_bounded_memory",
         ],
     ),
     (
@@ -254,6 +269,7 @@ const ROWS: &[Row<'_>] = &[
             "crates/larder-core/tests/golden.rs an_entry_with_tags",
             "suite/foreign.rs other_versions_are_a_miss",
             "crates/larder-redis/tests/server.rs reading_damage_does_not_remove_it",
+            "tests/tests/deploys.rs k09_ten_thousand_requests_while_another_format_is_written_over_theirs",
         ],
     ),
     (
@@ -261,6 +277,8 @@ const ROWS: &[Row<'_>] = &[
         &[
             "crates/larder-redis/tests/server.rs two_applications_on_one_server_do_not_meet",
             "suite/namespaces.rs they_do_not_share_keys",
+            "tests/tests/tiers.rs k10_two_applications_on_one_server_hear_nothing_of_each_other",
+            "crates/larder-cache/tests/tiers/main.rs k10_a_nodes_own_messages_do_not_disturb_it",
         ],
     ),
     (
@@ -268,6 +286,7 @@ const ROWS: &[Row<'_>] = &[
         &[
             "suite/namespaces.rs clearing_spares_others",
             "crates/larder-file/tests/files.rs foreign_files_are_never_touched",
+            "crates/larder-redis/tests/commands.rs clearing_is_one_command_and_what_was_there_is_swept_in_the_background",
         ],
     ),
     (
@@ -283,6 +302,8 @@ const ROWS: &[Row<'_>] = &[
         &[
             "crates/larder-redis/tests/faults.rs a_full_server_refuses_writes_and_serves_the_rest",
             "crates/larder-redis/tests/faults.rs a_primary_that_becomes_a_replica_and_a_primary_again",
+            "crates/larder-redis/tests/cluster.rs the_whole_suite_on_a_cluster_without_a_command_for_two_slots",
+            "tests/tests/redis_full.rs k13_a_full_server_is_swallowed_by_caches_and_told_by_sessions",
         ],
     ),
     (
@@ -322,4 +343,34 @@ fn every_row_of_the_stores_has_its_tests() {
     let expected: Vec<String> = checks.chain((1..=17).map(|n| format!("K{n:02}"))).collect();
     assert_eq!(rows, expected, "one row each");
     assert!(!is_there("suite/reads.rs no_such_check"), "what is not there is missed");
+    assert!(!is_there("suite/reads.rs missing_is"), "half a name is none");
+    assert!(!is_there("tests/tests/rows.rs is_there"), "what is no test shows nothing");
+}
+
+#[test]
+fn a_test_is_what_is_run_as_one_under_its_whole_name() {
+    let source = r#"
+        fn helper() {}
+
+        #[test]
+        // Why it is so.
+        fn whole() {}
+
+        #[tokio::test(flavor = "multi_thread")]
+        pub async fn generic<T>() {}
+
+        #[test]
+        #[ignore = "slow"]
+        fn left_out() {}
+
+        #[test]
+        #[cfg_attr(windows, ignore)]
+        fn left_out_there() {}
+
+        // fn spoken_of() is no function.
+    "#;
+    assert!(is_run(source, "whole") && is_run(source, "generic"));
+    for other in ["helper", "who", "left_out", "left_out_there", "spoken_of", "gone"] {
+        assert!(!is_run(source, other), "{other}");
+    }
 }

@@ -18,8 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// With time enough, so that a busy machine does not turn a slow answer into an outage.
 async fn node(server: &RedisServer) -> Cache {
+    node_of(server, "shop").await
+}
+
+async fn node_of(server: &RedisServer, namespace: &str) -> Cache {
     let near = "tiered:memory://?max_bytes=16MiB&ceiling=1h&heartbeat=200ms";
-    let far = format!("{}/0?namespace=shop&response_timeout=60s", server.url());
+    let far = format!("{}/0?namespace={namespace}&response_timeout=60s", server.url());
     let url = format!("{near}|{far}&read_budget=60s&write_budget=60s");
     Cache::connect(&url).await.unwrap()
 }
@@ -102,6 +106,51 @@ async fn reads_that_are_near_send_nothing_and_changes_arrive() {
     warm(&there, &server, "a").await;
     here.clear().await.unwrap();
     until(&there, "a", None).await;
+}
+
+// Two nodes each, so that it can be seen when what one tells has arrived; all hear from one server.
+#[tokio::test]
+async fn k10_two_applications_on_one_server_hear_nothing_of_each_other() {
+    let server = RedisServer::start().await;
+    let (shop, shop_too) = (node_of(&server, "shop").await, node_of(&server, "shop").await);
+    // Its name begins with the other one's.
+    let (other, other_too) = (node_of(&server, "shop-2").await, node_of(&server, "shop-2").await);
+    // Each application on a channel of its own.
+    let ears = ["PUBSUB", "NUMSUB", "larder:bus:shop", "larder:bus:shop-2"];
+    let two_each = "*4\r\n$15\r\nlarder:bus:shop\r\n:2\r\n$17\r\nlarder:bus:shop-2\r\n:2\r\n";
+    let begun = Instant::now();
+    while server.command(&ears).await.unwrap() != two_each.as_bytes() {
+        assert!(begun.elapsed() < PATIENCE, "two nodes each do not listen");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    set(&shop, "a", "the shop's").await;
+    for node in [&shop, &shop_too] {
+        warm(node, &server, "a").await;
+    }
+    let stays_near = async || {
+        let before = asked(&server).await;
+        for node in [&shop, &shop_too] {
+            assert_eq!(read(node, "a").await.as_deref(), Some("the shop's"));
+        }
+        assert_eq!(asked(&server).await, before, "it is near no more");
+    };
+    for round in 0..20 {
+        let value = round.to_string();
+        set(&other, "a", &value).await;
+        until(&other_too, "a", Some(&value)).await;
+        warm(&other_too, &server, "a").await;
+        stays_near().await;
+        match round % 3 {
+            0 => other.invalidate_tag("t").await.unwrap(),
+            1 => drop(other.delete("a").await.unwrap()),
+            _ => other.clear().await.unwrap(),
+        }
+        until(&other_too, "a", None).await;
+        stays_near().await;
+    }
+    // And the shop's own nodes do hear each other.
+    shop.invalidate_tag("t").await.unwrap();
+    until(&shop_too, "a", None).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_core::{Key, Namespace};
@@ -19,6 +19,7 @@ use crate::store::Core;
 pub(crate) struct Barred {
     // Reads look here first, and there are hardly ever any.
     any: AtomicBool,
+    failures: AtomicU64,
     set: Mutex<Set>,
 }
 
@@ -28,12 +29,10 @@ struct Set {
     keys: HashMap<Key, u64>,
     // Namespaces with too many barred keys to remember: wholly barred, and cleared instead.
     flooded: HashMap<String, u64>,
-    failures: u64,
     retrying: bool,
 }
 
 impl Set {
-    // After a removal that began when there had been so many failures.
     fn lift(&mut self, key: &Key, failures: u64) {
         if self.keys.get(key).is_some_and(|last| *last <= failures) {
             self.keys.remove(key);
@@ -60,8 +59,7 @@ impl Barred {
 
     pub(crate) fn bar(&self, core: &Arc<Core>, keys: &[Key]) {
         let mut set = self.set.lock();
-        set.failures += 1;
-        let failure = set.failures;
+        let failure = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
         for key in keys {
             if let Some(last) = set.flooded.get_mut(key.namespace()) {
                 *last = failure;
@@ -88,18 +86,25 @@ impl Barred {
         }
     }
 
-    pub(crate) fn lift(&self, key: &Key) {
+    /// How many failures there were, for an operation that begins.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+
+    /// Frees a key after a removal or a put that began when there had been so many failures.
+    pub(crate) fn lift(&self, key: &Key, failures: u64) {
         if self.any() {
-            self.set.lock().keys.remove(key);
+            self.set.lock().lift(key, failures);
         }
     }
 
     // True when nothing is left to retry.
     async fn retry(&self, core: &Core) -> bool {
-        let (keys, flooded, failures) = {
+        let failures = self.failures();
+        let (keys, flooded) = {
             let set = self.set.lock();
             let keys: Vec<Key> = set.keys.keys().take(1000).cloned().collect();
-            (keys, set.flooded.keys().cloned().collect::<Vec<_>>(), set.failures)
+            (keys, set.flooded.keys().cloned().collect::<Vec<_>>())
         };
         if !keys.is_empty() && core.write(core.backend.remove_many_erased(&keys)).await.is_ok() {
             let mut set = self.set.lock();

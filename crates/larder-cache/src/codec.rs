@@ -19,7 +19,9 @@ pub enum Codec {
     #[cfg(feature = "json")]
     Json,
     /// Postcard: the smallest, without names. A type whose fields have changed reads older bytes as something else or not
-    /// at all, so give values that change a [version](crate::Cache::version).
+    /// at all, so give values that change a [version](crate::Cache::version). It knows no bounds: a recursive type, or a
+    /// list of what takes no room, can be made to end the process by whoever can write to the store, so sign or encrypt
+    /// what lies where others can.
     #[cfg(feature = "postcard")]
     Postcard,
 }

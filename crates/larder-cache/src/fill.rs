@@ -90,7 +90,7 @@ impl<T: Value> Fill<T> {
     ) -> Landed {
         let computed = match computed {
             Ok(computed) => computed,
-            Err(failure) => return self.bridge(failure, start.permit).await,
+            Err(failure) => return self.bridge(pilot, failure, start.permit).await,
         };
         match self.all_tags(&computed, read) {
             Ok(tags) => {
@@ -180,7 +180,7 @@ impl<T: Value> Fill<T> {
         let permit = start.permit;
         let kept = || self.previous.as_ref().map(|previous| previous.value.clone());
         let Some(value) = computed.value.clone().or_else(kept) else {
-            return self.bridge(nothing_to_keep(), permit).await;
+            return self.bridge(pilot, nothing_to_keep(), permit).await;
         };
         let result: Result<Arc<dyn Any + Send + Sync>, Failure> = Ok(value.clone());
         let closed = pilot.close();
@@ -238,7 +238,7 @@ impl<T: Value> Fill<T> {
     }
 
     // A computation failed. The stale value is good for another while, on every node, and no longer than it was.
-    async fn bridge(&self, failure: Failure, permit: Permit) -> Landed {
+    async fn bridge(&self, pilot: &Pilot, failure: Failure, permit: Permit) -> Landed {
         let now = self.store.clock().now();
         let is_stale = |previous: &&Previous<T>| {
             let expired = previous.entry.times().is_none_or(|times| times.expired(now));
@@ -249,9 +249,17 @@ impl<T: Value> Fill<T> {
             self.give_up(permit).await;
             return failed(failure);
         };
+        let (closed, tags) = (pilot.close(), previous.entry.tags());
         let shared = match permit {
             Permit::When(When::Revision(revision)) if revision == previous.entry.revision() => {
-                self.throttle(previous, now, revision).await
+                match self.throttle(previous, now, revision).await {
+                    Ok(Some(built_at)) => {
+                        let (store, key) = (&self.store, &self.key);
+                        closed.may_share(store, key, When::Always, tags, built_at, true).await
+                    }
+                    Ok(None) => false,
+                    Err(_) => closed.may_share_outage(&self.store, &self.key).await,
+                }
             }
             // It was removed meanwhile.
             Permit::When(When::Token(token)) => {
@@ -259,33 +267,34 @@ impl<T: Value> Fill<T> {
                 return failed(failure);
             }
             Permit::When(_) | Permit::Never => false,
-            Permit::Outage => true,
+            Permit::Outage => closed.may_share_outage(&self.store, &self.key).await,
         };
         tracing::warn!("a computation failed, and a stale value stands in for it");
-        // As in `store`: of tags that the flight does not know the store must be asked.
-        let plain = |tag: &Tag| tag.expiring().unwrap_or_else(|| tag.clone());
-        let own_tags = previous.entry.tags().iter().any(|tag| !self.tags.contains(&plain(tag)));
-        Landed {
-            tags: previous.entry.tags().into(),
-            ..Landed::new(Ok(previous.value.clone()), shared && !own_tags)
-        }
+        Landed { tags: tags.into(), ..Landed::new(Ok(previous.value.clone()), shared) }
     }
 
-    // Makes the stale value fresh for the throttle's time. False when it was changed or invalidated meanwhile.
-    async fn throttle(&self, previous: &Previous<T>, now: Moment, revision: Revision) -> bool {
+    // Makes the stale value fresh for the throttle's time. The number that it is good since, if it was neither changed nor
+    // invalidated meanwhile; an error when the store cannot be asked for that.
+    async fn throttle(
+        &self,
+        previous: &Previous<T>,
+        now: Moment,
+        revision: Revision,
+    ) -> StoreResult<Option<Sequence>> {
         let left = previous.entry.remaining(now).map_or(Ttl::Forever, Ttl::For);
         let mut entry = previous.entry.clone().with_revision(Revision::random());
         if !entry.tags().is_empty() {
             // One of its tags may have expired: it is as good as built now, if none was invalidated until now.
-            let Ok(marks) = self.store.marks(entry.tags()).await else { return true };
+            let marks = self.store.marks(entry.tags()).await?;
             if !marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark))) {
-                return false;
+                return Ok(None);
             }
             entry = entry.with_built_at(marks.sequence);
         }
+        let built_at = entry.built_at();
         let entry = entry.fresh_for(self.options.throttle);
         let put = self.store.put(&self.key, entry, left, When::Revision(revision)).await;
-        !matches!(put, Ok(Outcome::Refused))
+        Ok((!matches!(put, Ok(Outcome::Refused))).then_some(built_at))
     }
 
     pub(crate) async fn give_up(&self, permit: Permit) {

@@ -362,7 +362,7 @@ impl Passenger {
         self.flight.hear(landed).await
     }
 
-    // Nobody has asked the store for those who came when it was closed.
+    // Nobody has asked the store for those who came when it was closed: they look for themselves.
     fn told(&self, landed: &Landed) -> Landed {
         Landed { shared: landed.shared && !self.late, ..landed.clone() }
     }
@@ -377,6 +377,7 @@ impl Passenger {
     /// Dropping the future harms nobody.
     pub async fn hear(&mut self) -> Option<Heard> {
         let news = |progress: &Progress| match progress {
+            Progress::UnderWay(_) if self.late => None,
             Progress::UnderWay(announced) => announced.clone().map(Heard::Announced),
             Progress::Landed(landed) => Some(Heard::Landed(self.told(landed))),
             Progress::Lost => None,
@@ -432,6 +433,7 @@ mod tests {
         let pilot = start(&flights, "a");
         let waiting = board(&flights, "a");
         assert!(pilot.close().others, "somebody waits");
+        pilot.announce(Arc::new(0_u32));
         let (late, mut later) = (board(&flights, "a"), board(&flights, "a"));
         assert_eq!((flights.len(), pilot.waiting()), (1, 3));
         pilot.land(|| landed(1));

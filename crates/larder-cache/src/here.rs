@@ -1,15 +1,15 @@
 //! Computations that run in their caller: they may borrow, and no cancellation can interrupt them.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use larder_core::Key;
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::compute::{Computing, Otherwise, settled, unpack};
+use crate::compute::{Computing, Otherwise, Seen, settled, unpack};
 use crate::many::{AnyError, Busy, Order, Permitted, permitted};
 use crate::nested;
 use crate::{Cache, CacheKey, Computed, Failure, Options, Value};
@@ -93,17 +93,19 @@ impl Computing<'_> {
         let mut values = HashMap::with_capacity(names.len());
         let numbered = keys.into_iter().enumerate().collect();
         let (awaited, orders) = self.sort(numbered, &tags, &mut values).await;
-        let mut left = orders;
-        for busy in [Busy::Left, Busy::Awaited] {
-            let permitted = grant(left, busy).await;
-            left = permitted.busy;
-            for due in permitted.due {
+        let mut granted = grant(orders, Busy::Left).await;
+        let mut busy = std::mem::take(&mut granted.busy).into_iter();
+        loop {
+            for due in granted.due {
                 let making = self.made(|| make(&names[due.order.name]));
                 let (made, read) = nested::collect(self.store, making).await;
                 let landing = due.land(Some(made), read);
                 // In a task of its own, so that it is stored although the caller may go away.
                 tokio::spawn(landing.in_current_span());
             }
+            // Each by itself: nothing is held while another one is waited for.
+            let Some(order) = busy.next() else { break };
+            granted = grant(vec![order], Busy::Awaited).await;
         }
         let boarded = Instant::now();
         for one in awaited {
@@ -116,10 +118,19 @@ impl Computing<'_> {
                 Ok(None) if one.own => return Err(Failure::lost()),
                 Err(Otherwise::Stale) => self.stale(one.stale, Failure::timeout())?,
                 Err(Otherwise::Fail) => return Err(Failure::timeout()),
-                // Somebody else's was for nothing, or takes too long.
-                Ok(_) | Err(Otherwise::Alone) => {
-                    let made = self.made(|| make(&names[one.name])).await?;
-                    self.unstored(made, &tags)?.ok_or_else(Failure::lost)?
+                // Somebody else's was for nothing, or is stored by now, or takes too long.
+                landed => {
+                    let stored = match landed {
+                        Ok(_) => self.look::<T>(&one.key, &tags).await,
+                        Err(_) => Seen::Unusable(None),
+                    };
+                    if let Seen::Fresh(fresh) = stored {
+                        nested::note(self.store, fresh.entry.tags());
+                        fresh.value
+                    } else {
+                        let made = self.made(|| make(&names[one.name])).await?;
+                        self.unstored(made, &tags)?.ok_or_else(Failure::lost)?
+                    }
                 }
             };
             values.insert(one.name, value);
@@ -139,21 +150,32 @@ impl Computing<'_> {
 // In a task of its own: a caller that goes away meanwhile must not leave markers behind on which others wait.
 async fn grant<K, T>(orders: Vec<Order<K, T>>, busy: Busy) -> Permitted<K, T>
 where
-    K: Eq + Hash + Send + Sync + 'static,
+    K: Send + Sync + 'static,
     T: Value,
 {
-    let nothing = || Permitted { due: Vec::new(), busy: Vec::new() };
     if orders.is_empty() {
-        return nothing();
+        return Permitted::default();
     }
-    let (sender, receiver) = oneshot::channel();
-    let granting = async move {
-        if let Err(unwanted) = sender.send(permitted(orders, busy).await) {
-            for due in unwanted.due {
+    let mut granting = Granting(Some(tokio::spawn(permitted(orders, busy).in_current_span())));
+    let granted = match &mut granting.0 {
+        Some(task) => task.await.unwrap_or_default(),
+        None => Permitted::default(),
+    };
+    granting.0 = None;
+    granted
+}
+
+/// What is being granted; what nobody takes is given up.
+struct Granting<K: Send + Sync + 'static, T: Value>(Option<JoinHandle<Permitted<K, T>>>);
+
+impl<K: Send + Sync + 'static, T: Value> Drop for Granting<K, T> {
+    fn drop(&mut self) {
+        let Some(task) = self.0.take() else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            for due in task.await.unwrap_or_default().due {
                 due.land(None, Vec::new()).await;
             }
-        }
-    };
-    tokio::spawn(granting.in_current_span());
-    receiver.await.unwrap_or_else(|_| nothing())
+        });
+    }
 }

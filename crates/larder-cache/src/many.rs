@@ -24,9 +24,8 @@ impl Cache {
     /// The computation is given the missing keys and gives what it found of them; keys that it leaves out are left out
     /// of the answer too, and nothing is stored for them. What other callers compute already, one by one or in a batch
     /// of their own, is waited for instead of computed again, and others wait for what is computed here. It may be
-    /// called once more, with a single key or with what another node was computing, when such a wait takes longer than
-    /// [`Options::wait`] or was for nothing. For each key everything else is as with
-    /// [`get_or_compute`](Cache::get_or_compute).
+    /// called once more, with a single key, when such a wait takes longer than [`Options::wait`] or was for nothing. For
+    /// each key everything else is as with [`get_or_compute`](Cache::get_or_compute).
     ///
     /// ```
     /// use larder_cache::{Cache, Options};
@@ -90,7 +89,7 @@ pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 /// A key that this call waits for.
 pub(crate) struct Awaited<K, T> {
     pub(crate) name: K,
-    key: Key,
+    pub(crate) key: Key,
     pub(crate) passenger: Passenger,
     pub(crate) own: bool,
     pub(crate) stale: Option<Previous<T>>,
@@ -240,8 +239,11 @@ where
     Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
 {
     let Permitted { due, busy } = permitted(orders, Busy::Left).await;
-    let later = async { compute_all(permitted(busy, Busy::Awaited).await.due, &*compute).await };
-    join(compute_all(due, &*compute), later).await;
+    // Each by itself: who has waited for one holds nothing while it waits for another.
+    let later = busy.into_iter().map(|order| async {
+        compute_all(permitted(vec![order], Busy::Awaited).await.due, &*compute).await;
+    });
+    join(compute_all(due, &*compute), join_all(later)).await;
 }
 
 async fn compute_all<T, E, K, F, Fut>(due: Vec<Due<K, T>>, compute: &F)
@@ -289,6 +291,12 @@ pub(crate) struct Permitted<K, T> {
     pub(crate) busy: Vec<Order<K, T>>,
 }
 
+impl<K, T> Default for Permitted<K, T> {
+    fn default() -> Self {
+        Permitted { due: Vec::new(), busy: Vec::new() }
+    }
+}
+
 /// Begins those that are still to be computed. As in a single fill: numbers and markers first, then the source.
 pub(crate) async fn permitted<K, T: Value>(
     orders: Vec<Order<K, T>>,
@@ -299,7 +307,7 @@ pub(crate) async fn permitted<K, T: Value>(
     let wait = |order: &Order<K, T>| if waits { order.fill.options.wait } else { Duration::ZERO };
     let starts = orders.iter().map(|order| order.fill.start(&order.pilot, wait(order)));
     let starts = join_all(starts).await;
-    let mut permitted = Permitted { due: Vec::new(), busy: Vec::new() };
+    let mut permitted = Permitted::default();
     for (order, start) in orders.into_iter().zip(starts) {
         match start {
             Ok(start) if !waits && matches!(start.permit, Permit::Never) => {

@@ -327,9 +327,10 @@ impl Store {
     ///
     /// When the store cannot be asked, refuses the entry's size, or does not answer in time.
     pub async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
+        let failures = self.core.barred.failures();
         let outcome = self.core.write(self.core.backend.put_erased(key, entry, ttl, when)).await?;
         if outcome == Outcome::Stored && replaces(when) {
-            self.core.barred.lift(key);
+            self.core.barred.lift(key, failures);
         }
         Ok(outcome)
     }
@@ -343,11 +344,12 @@ impl Store {
         if items.is_empty() {
             return Ok(Vec::new());
         }
+        let failures = self.core.barred.failures();
         let keys: Vec<_> = items.iter().map(|item| (item.key.clone(), item.when)).collect();
         let outcomes = self.core.write(self.core.backend.put_many_erased(items)).await?;
         for ((key, when), outcome) in keys.iter().zip(&outcomes) {
             if matches!(outcome, Ok(Outcome::Stored)) && replaces(*when) {
-                self.core.barred.lift(key);
+                self.core.barred.lift(key, failures);
             }
         }
         Ok(outcomes)
@@ -360,9 +362,10 @@ impl Store {
     ///
     /// When the store cannot be asked or does not answer in time.
     pub async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
+        let failures = self.core.barred.failures();
         let result = self.core.write(self.core.backend.remove_erased(key, only)).await;
         if only.is_none() {
-            self.after_removal(std::slice::from_ref(key), result.is_ok());
+            self.after_removal(std::slice::from_ref(key), result.is_ok(), failures);
         }
         result
     }
@@ -376,8 +379,9 @@ impl Store {
         if keys.is_empty() {
             return Ok(0);
         }
+        let failures = self.core.barred.failures();
         let result = self.core.write(self.core.backend.remove_many_erased(keys)).await;
-        self.after_removal(keys, result.is_ok());
+        self.after_removal(keys, result.is_ok(), failures);
         result
     }
 
@@ -392,9 +396,10 @@ impl Store {
         self.core.barred.bars(key)
     }
 
-    fn after_removal(&self, keys: &[Key], confirmed: bool) {
+    // It began when there had been so many failures.
+    fn after_removal(&self, keys: &[Key], confirmed: bool, failures: u64) {
         if confirmed {
-            keys.iter().for_each(|key| self.core.barred.lift(key));
+            keys.iter().for_each(|key| self.core.barred.lift(key, failures));
         } else {
             self.core.barred.bar(&self.core, keys);
         }

@@ -179,6 +179,11 @@ async fn what_a_set_up_risks_is_told() {
     assert!(found.contains(&("twin".to_owned(), Risk::SharedNamespace)), "{found:?}");
     assert!(!found.iter().any(|(name, _)| name == "pages"), "{found:?}");
 
+    // Every store of ours makes room, so nothing that lives for ever makes it grow for ever.
+    for url in [&redis, &file, &sqlite] {
+        assert_eq!(alone(&format!("{url}&default_ttl=forever")).await, [], "{url}");
+    }
+
     // A set-up without risk.
     let good = of(vec![
         ("default", CacheSettings::new(&redis)),
@@ -189,4 +194,26 @@ async fn what_a_set_up_risks_is_told() {
     let advice = connect(&several).await.advice()[0].to_string();
     assert!(advice.starts_with("cache `a`: each process has a memory of its own"), "{advice}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_password_that_others_can_read_is_told_wherever_it_stands() {
+    let server = RedisServer::options().password("canary").start().await;
+    let rest = format!("{}/0?namespace=shop&response_timeout=60s", server.port());
+    // Every address of this machine, which is not known to be near for that.
+    let (open, near) =
+        (format!("redis://:canary@0.0.0.0:{rest}"), format!("redis://:canary@127.0.0.1:{rest}"));
+    let told = async |url: &str| {
+        let settings = CachesSettings::default().with("a", CacheSettings::new(url));
+        let caches = connect(&settings).await;
+        caches.get("a").unwrap().strict().set("k", 1_i64).await.expect("it works all the same");
+        let words: Vec<String> = caches.advice().iter().map(ToString::to_string).collect();
+        assert!(!words.concat().contains("canary"), "{words:?}");
+        caches.advice().iter().map(|one| one.risk).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&near).await, []);
+    for words in ["URL", "tiered:memory://|URL", "failover:URL|memory://"] {
+        let url = words.replace("URL", &format!("{open}&read_budget=1s&write_budget=1s"));
+        assert_eq!(told(&url).await, [Risk::ClearText], "{words}");
+    }
 }

@@ -495,28 +495,36 @@ async fn an_unusable_tag_is_told_before_anything_is_computed() {
 
 #[tokio::test]
 async fn who_comes_while_a_value_is_stored_waits_for_that_and_computes_nothing() {
-    let (cache, faults, hands) = faulty();
-    let calls = Calls::default();
-    let ask = || {
-        let (cache, calls) = (cache.clone(), calls.clone());
-        tokio::spawn(async move {
-            let options = minute().stale_for(Duration::from_secs(600));
-            let compute = move || async move { text(&calls.add().to_string()) };
-            cache.get_or_compute("key", options, compute).await.unwrap()
-        })
-    };
-    for expected in ["1", "2"] {
-        faults.inject(Fault::Hang, &[Verb::Put]);
-        let first = ask();
-        while faults.waiting() == 0 {
-            tokio::task::yield_now().await;
+    for here in [false, true] {
+        let (cache, faults, hands) = faulty();
+        let calls = Calls::default();
+        let ask = || {
+            let (cache, calls) = (cache.clone(), calls.clone());
+            tokio::spawn(async move {
+                let options = minute().stale_for(Duration::from_secs(600));
+                let make = move || text(&calls.add().to_string());
+                match here {
+                    true => cache.get_or_compute_sync("key", options, make).await.unwrap(),
+                    false => {
+                        let compute = move || async move { make() };
+                        cache.get_or_compute("key", options, compute).await.unwrap()
+                    }
+                }
+            })
+        };
+        for expected in ["1", "2"] {
+            faults.inject(Fault::Hang, &[Verb::Put]);
+            let first = ask();
+            while faults.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let late = ask();
+            settle().await;
+            assert!(!late.is_finished());
+            faults.heal();
+            assert_eq!(*first.await.unwrap(), expected, "here: {here}");
+            assert_eq!(*late.await.unwrap(), expected, "here: {here}");
+            hands.advance(Duration::from_secs(61));
         }
-        let late = ask();
-        settle().await;
-        assert!(!late.is_finished());
-        faults.heal();
-        assert_eq!(*first.await.unwrap(), expected);
-        assert_eq!(*late.await.unwrap(), expected);
-        hands.advance(Duration::from_secs(61));
     }
 }

@@ -189,6 +189,52 @@ async fn silence_costs_the_patience_and_then_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn callers_with_little_patience_count_too() {
+    let scene = scene();
+    scene.first.inject(Fault::Hang, &[Verb::Get]);
+    for _ in 0..3 {
+        let k = key("k");
+        let impatient = tokio::time::timeout(Duration::from_millis(30), scene.pair.get(&k, &[]));
+        assert!(impatient.await.is_err());
+    }
+    assert!(scene.pair.is_over(), "though none of them has waited for all of the patience");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_was_read_from_the_first_and_removed_meanwhile_is_gone_there() {
+    let scene = scene();
+    put(&scene.pair, "k", "old").await;
+    let entry = scene.pair.get(&key("k"), &[]).await.unwrap().entry.unwrap();
+    scene.go_over().await;
+    // The second one has nothing of it.
+    assert!(!scene.pair.remove(&key("k"), Some(entry.revision())).await.unwrap());
+    scene.come_back().await;
+    assert_eq!(read(&scene.pair, "k").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_comes_back_under_changes_that_never_end() {
+    let scene = scene();
+    scene.go_over().await;
+    // Telling takes ten milliseconds, and something is changed each millisecond.
+    let changing = {
+        let pair = scene.pair.clone();
+        tokio::spawn(async move {
+            for n in 0_u32.. {
+                put(&pair, &n.to_string(), "v").await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    scene.first.heal();
+    scene.first.inject(Fault::Delay(Duration::from_millis(10)), &[Verb::RemoveMany]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!scene.pair.is_over());
+    changing.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_comes_back_when_it_has_settled_and_not_while_it_flaps() {
     let scene = scene();
     scene.go_over().await;

@@ -446,3 +446,43 @@ async fn a_put_whose_caller_goes_away_leaves_nothing_behind_in_the_old_store() {
     }
     assert_eq!(body(&new, "a").await.as_deref(), Some("new"));
 }
+
+#[tokio::test]
+async fn what_comes_later_waits_for_a_put_that_was_given_up() {
+    for removes in [false, true] {
+        let Stand { store, .. } = stand();
+        let named = key("a");
+        let faults = store.old_store().faults();
+        faults.inject_times(1, Fault::Hang, &[Verb::Get]);
+        let mut first = Box::pin(store.put(&named, text("given up"), Ttl::For(HOUR), When::Always));
+        while faults.waiting() == 0 {
+            tokio::select! {
+                biased;
+                _ = &mut first => panic!("it hangs"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(first);
+        let later = {
+            let store = store.clone();
+            tokio::spawn(async move {
+                if removes {
+                    store.remove(&key("a"), None).await.unwrap();
+                } else {
+                    put(&store, "a", text("later")).await;
+                }
+            })
+        };
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        faults.heal();
+        later.await.unwrap();
+        // What was given up has had its time.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let expected = (!removes).then_some("later");
+        assert_eq!(body(&store, "a").await.as_deref(), expected, "removes: {removes}");
+    }
+}

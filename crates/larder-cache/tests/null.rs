@@ -105,7 +105,12 @@ async fn what_depends_on_something_being_there_is_refused() {
 
 #[tokio::test]
 async fn a_cache_over_it_computes_each_time_and_checks_its_callers() {
-    let cache = Cache::connect("null://?namespace=shop&max_entry_bytes=4KiB").await.unwrap();
+    let url = "null://?namespace=shop&max_entry_bytes=4KiB";
+    // It stands in for any store, whatever was asked for there, and a mistake in that is one here.
+    Cache::connect(&format!("{url}&compress=lz4")).await.unwrap();
+    let wrong = Cache::connect(&format!("{url}&compress=rar")).await.unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Configuration);
+    let cache = Cache::connect(url).await.unwrap();
     assert!(cache.store().abilities().forgets);
     for expected in 1..4_i64 {
         let compute = async move || Ok::<_, std::io::Error>(format!("made {expected}"));

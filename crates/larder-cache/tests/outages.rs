@@ -151,6 +151,27 @@ async fn a_retry_that_began_before_a_second_failure_frees_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removal_whose_answer_is_late_does_not_free_what_failed_after_it() {
+    let memory = MemoryBackend::default();
+    let store = Faulty::new(memory.clone());
+    let (faults, cache, other) = (store.faults(), Cache::new(store), Cache::new(memory));
+    cache.set("k", "old".to_owned()).await.unwrap();
+    faults.inject_times(1, Fault::Late(Duration::from_millis(50)), &[Verb::Remove]);
+    let late = {
+        let cache = cache.clone();
+        tokio::spawn(async move { cache.delete("k").await })
+    };
+    while faults.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    other.set("k", "newer".to_owned()).await.unwrap();
+    faults.inject_times(1, DOWN, &[Verb::Remove]);
+    assert!(cache.delete("k").await.is_err());
+    assert!(late.await.unwrap().unwrap());
+    assert!(cache.get::<String>("k").await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_could_not_be_removed_comes_back_by_no_way() {
     let (cache, faults, _) = faulty();
     cache.set("k", "old".to_owned()).await.unwrap();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_cache::{Cache, Codec, Compression, Keys, Options, Packed, Packing};
 use larder_core::{
-    Backend, Begin, Clock, Encoded, Entry, ErrorKind, Key, Namespace, Outcome, Payload, Ttl, When,
+    Backend, Begin, Clock, Encoded, Entry, ErrorKind, Key, Namespace, Outcome, Payload, Put,
+    Revision, Ttl, When,
 };
 use larder_testkit::reference::Reference;
 
@@ -168,7 +169,7 @@ async fn k08_what_was_planted_is_a_miss() {
         let tag = larder_core::Tag::new("other").unwrap();
         put(&store, "a", stored.clone().with_tags([tag])).await;
         assert!(get(&packed, "a").await.is_none(), "other tags");
-        put(&store, "a", stored.clone().with_revision(larder_core::Revision::random())).await;
+        put(&store, "a", stored.clone().with_revision(Revision::random())).await;
         assert!(get(&packed, "a").await.is_none(), "another revision");
         put(&store, "a", stored).await;
         assert!(get(&packed, "a").await.is_some(), "and as it was it is read");
@@ -341,4 +342,45 @@ async fn a_url_says_how_values_are_packed() {
     let error = Cache::connect("memory://?compress=zstd").await.unwrap_err();
     assert!(error.to_string().contains("as readers use it"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+// As of any other store: what was to take its place is known to be newer.
+#[tokio::test]
+async fn what_is_too_large_takes_the_old_away_where_the_condition_holds() {
+    let store = Reference::new(Clock::system());
+    let packing = Packing::new().compress(Compression::Zstd).max_unpacked(4096);
+    let packed = Packed::new(store.clone(), packing).unwrap();
+    let large =
+        || Entry::wire(Encoded { codec: 200, body: vec![b'x'; 8192].into(), ..Encoded::default() });
+    let small = || Entry::wire(Encoded { codec: 200, body: "small".into(), ..Encoded::default() });
+    let refused = async |name: &str, when| {
+        let key = key(name);
+        let put = packed.put(&key, large(), Ttl::Forever, when).await;
+        assert_eq!(put.unwrap_err().kind(), ErrorKind::TooLarge, "{name}");
+        let many = vec![Put { key, entry: large(), ttl: Ttl::Forever, when }];
+        let many = packed.put_many(many).await.unwrap();
+        assert_eq!(many[0].as_ref().unwrap_err().kind(), ErrorKind::TooLarge, "{name}");
+    };
+    for name in ["always", "present", "revision", "other revision"] {
+        put(&packed, name, small().with_revision(Revision::from_bytes([7; 16]))).await;
+    }
+    refused("always", When::Always).await;
+    refused("present", When::Present).await;
+    refused("revision", When::Revision(Revision::from_bytes([7; 16]))).await;
+    refused("other revision", When::Revision(Revision::random())).await;
+    for (name, stays) in
+        [("always", false), ("present", false), ("revision", false), ("other revision", true)]
+    {
+        assert_eq!(get(&packed, name).await.is_some(), stays, "{name}");
+    }
+    // Nobody waits for a fill that will never come.
+    let Begin::Token(token) = packed.begin(&key("fill"), Duration::from_secs(60)).await.unwrap()
+    else {
+        panic!()
+    };
+    refused("fill", When::Token(token)).await;
+    assert!(matches!(
+        packed.begin(&key("fill"), Duration::from_secs(60)).await.unwrap(),
+        Begin::Token(_)
+    ));
 }

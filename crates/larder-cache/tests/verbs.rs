@@ -248,10 +248,44 @@ async fn keys_that_cannot_be_are_errors_on_every_call() {
     let (cache, _) = driven();
     let long = "x".repeat(100_000);
     let kind = |error: larder_core::Error| error.kind();
-    assert_eq!(kind(cache.get::<i64>(&long).await.unwrap_err()), ErrorKind::InvalidKey);
-    assert_eq!(kind(cache.set(&long, 1_i64).await.unwrap_err()), ErrorKind::InvalidKey);
-    assert_eq!(kind(cache.delete(&long).await.unwrap_err()), ErrorKind::InvalidKey);
-    assert_eq!(kind(cache.get_many::<i64, _>([&long]).await.unwrap_err()), ErrorKind::InvalidKey);
+    for (call, result) in [
+        ("get", cache.get::<i64>(&long).await.map(drop)),
+        ("get_many", cache.get_many::<i64, _>([&long]).await.map(drop)),
+        ("contains", cache.contains(&long).await.map(drop)),
+        ("ttl", cache.ttl(&long).await.map(drop)),
+        ("set", cache.set(&long, 1_i64).await),
+        ("set_many", cache.set_many([(&long, 1_i64)], minute()).await.map(drop)),
+        ("add", cache.add(&long, 1_i64, minute()).await.map(drop)),
+        ("delete", cache.delete(&long).await.map(drop)),
+        ("delete_many", cache.delete_many([&long]).await.map(drop)),
+        ("touch", cache.touch(&long, Ttl::Forever).await.map(drop)),
+        ("incr", cache.incr(&long, 1).await.map(drop)),
+        ("decr", cache.decr(&long, 1).await.map(drop)),
+        ("incr_or", cache.incr_or(&long, 1, 0, Ttl::Forever).await.map(drop)),
+        ("lock", cache.lock(&long, minute_ttl(), Duration::ZERO).await.map(drop)),
+        ("try_lock", cache.try_lock(&long, minute_ttl()).await.map(drop)),
+        ("move_to_version", cache.move_to_version(&long, 2).await.map(drop)),
+    ] {
+        let error = result.expect_err(call);
+        assert_eq!(error.kind(), ErrorKind::InvalidKey, "{call}: {error}");
+    }
+    // One of them is enough, and then nothing is done.
+    cache.set("k", 1_i64).await.unwrap();
+    let short = "k".to_owned();
+    for (call, result) in [
+        ("get_many", cache.get_many::<i64, _>([&short, &long]).await.map(drop)),
+        ("set_many", cache.set_many([(&short, 2_i64), (&long, 2)], minute()).await.map(drop)),
+        ("delete_many", cache.delete_many([&short, &long]).await.map(drop)),
+    ] {
+        assert_eq!(result.expect_err(call).kind(), ErrorKind::InvalidKey, "{call}");
+        assert_eq!(*cache.get::<i64>("k").await.unwrap().unwrap(), 1, "{call}");
+    }
+    let compute = || async { Ok::<_, std::io::Error>(1_i64) };
+    let computed = cache.get_or_compute(&long, minute(), compute).await.unwrap_err();
+    assert_eq!(
+        computed.as_cache_error().map(larder_core::Error::kind),
+        Some(ErrorKind::InvalidKey)
+    );
     let tags = minute().tag("");
     assert_eq!(kind(cache.set_with("k", 1_i64, tags).await.unwrap_err()), ErrorKind::InvalidKey);
     assert_eq!(kind(cache.invalidate_tag("").await.unwrap_err()), ErrorKind::InvalidKey);

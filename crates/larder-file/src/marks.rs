@@ -21,7 +21,8 @@ impl Inner {
         let mut numbers = Vec::with_capacity(tags.len());
         for tag in tags {
             let key = Key::tag(namespace, tag);
-            let number = self.number(&key, life)?.filter(|number| number.same_epoch(sequence));
+            let number =
+                self.number(Some(&hold), &key, life)?.filter(|number| number.same_epoch(sequence));
             numbers.push(match number {
                 Some(number) => number,
                 None => {
@@ -38,17 +39,17 @@ impl Inner {
     fn marks_as_they_are(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Option<Marks>> {
         let Some(life) = self.generation(namespace.as_str())? else { return Ok(None) };
         let key = Key::sequence(namespace);
-        let Some(sequence) = self.number(&key, life)? else { return Ok(None) };
+        let Some(sequence) = self.number(None, &key, life)? else { return Ok(None) };
         let mut numbers = Vec::with_capacity(tags.len());
         for tag in tags {
-            match self.number(&Key::tag(namespace, tag), life)? {
+            match self.number(None, &Key::tag(namespace, tag), life)? {
                 Some(number) if number.same_epoch(sequence) && number <= sequence => {
                     numbers.push(number);
                 }
                 _ => return Ok(None),
             }
         }
-        let stayed = tags.is_empty() || self.number(&key, life)? == Some(sequence);
+        let stayed = tags.is_empty() || self.number(None, &key, life)? == Some(sequence);
         Ok(stayed.then_some(Marks { sequence, tags: numbers }))
     }
 
@@ -64,7 +65,8 @@ impl Inner {
         }
         for tag in tags {
             let key = Key::tag(namespace, tag);
-            let larger = self.number(&key, life)?.filter(|number| number.same_epoch(next));
+            let larger =
+                self.number(Some(&hold), &key, life)?.filter(|number| number.same_epoch(next));
             if larger.is_some_and(|number| number > next) {
                 continue;
             }
@@ -83,7 +85,7 @@ impl Inner {
         life: Generation,
     ) -> Result<Sequence> {
         let key = Key::sequence(namespace);
-        if let Some(sequence) = self.number(&key, life)? {
+        if let Some(sequence) = self.number(Some(hold), &key, life)? {
             return Ok(sequence);
         }
         let start = Sequence::start();
@@ -91,9 +93,19 @@ impl Inner {
         Ok(start)
     }
 
-    fn number(&self, key: &Key, life: Generation) -> Result<Option<Sequence>> {
-        let place = Place::of(key, life);
-        Ok(match self.look(&place, key, &Time::of(&self.clock))? {
+    // What is damaged is looked at once more under the lock, which the caller may have already.
+    fn number(
+        &self,
+        hold: Option<&Hold<'_>>,
+        key: &Key,
+        life: Generation,
+    ) -> Result<Option<Sequence>> {
+        let (place, time) = (Place::of(key, life), Time::of(&self.clock));
+        let look = match hold {
+            Some(hold) => self.look_held(hold, &place, key, &time)?,
+            None => self.look(&place, key, &time)?,
+        };
+        Ok(match look {
             Look::Entry(entry) => plain(&entry).and_then(Sequence::from_i64),
             _ => None,
         })

@@ -159,7 +159,10 @@ impl FileBackend {
             inner.threads.clone().acquire_owned().await
         };
         // Others may be waiting for a lock that somebody does not give back.
-        let permit = tokio::time::timeout(locks::LIMIT, ready).await.map_err(|_| locks::late())?;
+        let permit = tokio::time::timeout(locks::LIMIT, ready).await.map_err(|_| {
+            let words = "earlier operations on the directory do not come to their end";
+            Error::new(ErrorKind::Timeout, words).with_backend(NAME)
+        })?;
         let job = runtime.spawn_blocking(move || {
             let _held = (permit, running);
             step(&inner)
@@ -346,7 +349,13 @@ impl Inner {
     }
 
     // The same while the place's shelf is held.
-    fn look_held(&self, _: &Hold<'_>, place: &Place, key: &Key, time: &Time) -> Result<Look> {
+    pub(crate) fn look_held(
+        &self,
+        _: &Hold<'_>,
+        place: &Place,
+        key: &Key,
+        time: &Time,
+    ) -> Result<Look> {
         Ok(self.read(place, key, time)?.unwrap_or_else(|damage| {
             crate::log::damaged(&self.damages, &self.clock, damage);
             Look::Nothing

@@ -573,6 +573,32 @@ async fn a_value_that_finds_no_room_takes_the_old_one_away() {
     assert_eq!(backend.usage().await.unwrap().files, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_up_to_the_limit_are_stored_and_not_a_byte_more() {
+    let directory = tempfile::tempdir().unwrap();
+    for limit in [1 << 10, 100_000, 4 << 20] {
+        let backend = builder(&directory).max_value_bytes(limit).build().unwrap();
+        let key = key("large");
+        // The envelope has a hundred bytes, and repeats the key.
+        let most = limit as usize - 100 - key.as_ref().as_bytes().len();
+        let put = async |bytes, when| backend.put(&key, entry(bytes), LONG, when).await;
+        let whole = async || {
+            let found = backend.get(&key, &[]).await.unwrap().entry;
+            found.is_some_and(|entry| entry.encoded().unwrap().body.len() == most)
+        };
+        assert_eq!(put(most, When::Always).await.unwrap(), Outcome::Stored, "the largest fits");
+        assert!(whole().await, "it comes back, of {limit}");
+        let length = fs::metadata(place(directory.path(), &key)).unwrap().len();
+        assert_eq!(length, limit, "the limit is the file's");
+        assert_eq!(put(most + 1, When::Absent).await.unwrap(), Outcome::Refused, "it is there");
+        assert!(whole().await, "a refusal changes nothing");
+        let error = put(most + 1, When::Always).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{error:?}");
+        assert!(!there(&backend, &key).await, "the old value is gone");
+        assert_eq!(backend.usage().await.unwrap().files, 0, "and its file");
+    }
+}
+
 #[test]
 fn outside_a_runtime_it_says_so() {
     let directory = tempfile::tempdir().unwrap();

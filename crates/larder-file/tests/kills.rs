@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use larder_core::{
-    Backend, Counter, Encoded, Entry, Error, Key, Namespace, Outcome, Payload, Prefix, Sequence,
-    Tag, Ttl, When,
+    Backend, Counter, Encoded, Entry, Error, Key, Namespace, Outcome, Payload, Prefix, Revision,
+    Sequence, Tag, Ttl, When,
 };
 use larder_file::FileBackend;
 use rand::rngs::StdRng;
@@ -121,28 +121,47 @@ async fn write_for_ever(backend: &FileBackend) -> Result<(), Error> {
     }
 }
 
-const ADDITIONS: i64 = 200;
+fn additions() -> i64 {
+    std::env::var("LARDER_ADDITIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+}
+
+fn turn() -> Key {
+    Key::new(&shop(), ["turn"]).unwrap()
+}
+
+async fn sum_at(backend: &FileBackend, key: &Key) -> Result<(i64, Option<Revision>), Error> {
+    let Some(entry) = backend.get(key, &[]).await?.entry else { return Ok((0, None)) };
+    let sum = i64::from_be_bytes(entry.encoded()?.body[..].try_into().unwrap());
+    Ok((sum, Some(entry.revision())))
+}
 
 async fn count(backend: &FileBackend) -> Result<(), Error> {
     let create = Some(Counter { initial: 0, ttl: Ttl::Forever });
-    for _ in 0..ADDITIONS {
+    for _ in 0..additions() {
         backend.add(&counter(), 1, create).await?;
         // The same by hand, with conditions: it is tried until nobody was quicker.
         loop {
-            let found = backend.get(&key(0), &[]).await?.entry;
-            let (sum, when) = match &found {
-                None => (1, When::Absent),
-                Some(entry) => {
-                    let body = entry.encoded()?.body;
-                    let sum = i64::from_be_bytes(body[..].try_into().unwrap());
-                    (sum + 1, When::Revision(entry.revision()))
-                }
-            };
-            let entry = wire(sum.to_be_bytes().to_vec());
+            let (sum, revision) = sum_at(backend, &key(0)).await?;
+            let entry = wire((sum + 1).to_be_bytes().to_vec());
+            let when = revision.map_or(When::Absent, When::Revision);
             if backend.put(&key(0), entry, Ttl::Forever, when).await? == Outcome::Stored {
                 break;
             }
         }
+        // And without: who has stored where nothing was is alone until it removes it.
+        let mine = || wire(std::process::id().to_be_bytes().to_vec());
+        while backend.put(&turn(), mine(), Ttl::Forever, When::Absent).await? == Outcome::Refused {
+            // A touch changes no value, whoever is adding meanwhile.
+            backend.touch(&counter(), Ttl::Forever).await?;
+            backend.touch(&key(0), Ttl::Forever).await?;
+        }
+        let (sum, _) = sum_at(backend, &key(1)).await?;
+        let entry = wire((sum + 1).to_be_bytes().to_vec());
+        let _ = backend.put(&key(1), entry, Ttl::Forever, When::Always).await?;
+        assert!(backend.touch(&turn(), Ttl::Forever).await?, "it is there until it is removed");
+        let held = backend.get(&turn(), &[]).await?.entry.expect("it is there");
+        assert_eq!(held.encoded()?.body, mine().encoded()?.body, "somebody else's turn");
+        assert!(backend.remove(&turn(), None).await?, "nobody else has removed it");
     }
     Ok(())
 }
@@ -202,7 +221,7 @@ async fn no_wrong_byte_after_a_kill() {
     assert_eq!(usage.files, files as u64);
 }
 
-/// Additions and conditional writes of several processes sum up.
+/// Additions, conditional writes, touches and removals of several processes lose nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_count_together() {
     let directory = tempfile::tempdir().unwrap();
@@ -215,7 +234,9 @@ async fn processes_count_together() {
     }
     let backend = open(directory.path());
     let sum = backend.add(&counter(), 0, None).await.unwrap();
-    assert_eq!(sum, Some(4 * ADDITIONS));
-    let entry = backend.get(&key(0), &[]).await.unwrap().entry.unwrap();
-    assert_eq!(entry.encoded().unwrap().body[..], (4 * ADDITIONS).to_be_bytes());
+    assert_eq!(sum, Some(4 * additions()));
+    for key in [key(0), key(1)] {
+        assert_eq!(sum_at(&backend, &key).await.unwrap().0, 4 * additions());
+    }
+    assert!(backend.get(&turn(), &[]).await.unwrap().entry.is_none(), "every turn is over");
 }

@@ -351,6 +351,8 @@ const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_time
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn parsed(url: &str) -> Builder {
@@ -386,6 +388,49 @@ mod tests {
         assert_eq!(b.generation_max_age, Duration::ZERO);
         assert_eq!(b.mark_ttl, Ttl::For(Duration::from_secs(7200)));
         assert_eq!(b.max_value_bytes, Some(512 << 10));
+    }
+
+    // The names among the words of the list.
+    fn listed() -> BTreeSet<&'static str> {
+        let words = PARAMETERS.split(|c: char| c != '_' && !c.is_ascii_alphabetic());
+        words.filter(|word| !["", "and"].contains(word)).collect()
+    }
+
+    #[test]
+    fn every_parameter_that_is_listed_is_taken() {
+        let mut taken = BTreeSet::new();
+        for parameter in [
+            "namespace=shop",
+            "default_ttl=5m",
+            "connect_timeout=1s",
+            "response_timeout=1s",
+            "generation_max_age=1s",
+            "mark_ttl=1d",
+            "connections=2",
+            "max_value_bytes=1MiB",
+        ] {
+            for place in ["memcached://h", "memcached+unix:///socket"] {
+                let backend = parsed(&format!("{place}?{parameter}")).connect_later();
+                backend.unwrap_or_else(|error| panic!("{place}?{parameter}: {error}"));
+            }
+            taken.extend(parameter.split('=').next());
+        }
+        assert_eq!(taken, listed());
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_answered_with_those_that_there_are() {
+        for url in [
+            "memcached://canary?canary=canary",
+            "memcached://canary?connections=2&password=canary",
+            "memcached+unix:///canary?Namespace=canary",
+        ] {
+            let error = Builder::default().url(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let text = format!("{error} {error:?}");
+            assert!(listed().iter().all(|name| text.contains(name)), "{url}: {text}");
+            assert!(!text.contains("canary") && !text.contains("password"), "{url}: {text}");
+        }
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl Inner {
             let seen = match (self.look(key, deadline).await, &doubt) {
                 (Ok(seen), _) => seen,
                 (Err(_), Some(_)) => break,
-                (Err(failure), None) => return Err(failure),
+                // It only reads.
+                (Err(failure), None) => return Err(Failure { sent: false, ..failure }),
             };
             if !matches!(seen.look, Look::Fill(planted) if planted == token) {
                 // Taken away by the release whose answer was lost, perhaps.
@@ -98,6 +99,8 @@ impl Inner {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(failure) if failure.sent && !failure.late => doubt = Some(failure),
+                // Of all that used up its time, that is told.
+                Err(failure) if failure.late => return Err(Failure { sent: false, ..failure }),
                 Err(failure) => return Err(doubt.unwrap_or(failure)),
             }
         }

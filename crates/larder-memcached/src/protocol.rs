@@ -100,6 +100,8 @@ impl Request {
 
     /// Reads an item.
     pub(crate) fn get(&mut self, name: &str, want: Want) {
+        // What is read to be changed is read where it is changed: after what was sent before.
+        self.writes |= !matches!(want, Want::Value);
         match want {
             Want::Value => self.command("mg", name, &[Word(" v")]),
             Want::Whole => self.command("mg", name, &[Word(" v c f t")]),
@@ -143,6 +145,7 @@ impl Request {
 
     /// Adds one to a number, which lives for so long from now, and gives it.
     pub(crate) fn next(&mut self, name: &str, life: u32) {
+        self.writes = true;
         self.command("ma", name, &[Word(" D1 v T"), Number(life.into())]);
     }
 

@@ -97,8 +97,8 @@ impl Server {
         }
     }
 
-    /// Sends a request over one of the connections; see [`Client::exchange`]. What writes takes the first, so that it comes
-    /// after all that was sent before, whether anybody still waits for that or not.
+    /// Sends a request over one of the connections; see [`Client::exchange`]. What writes takes the first, as long as that
+    /// one is up: so it comes after all that was sent before, whether anybody still waits for that or not.
     pub(crate) async fn exchange(
         &self,
         request: &Request,

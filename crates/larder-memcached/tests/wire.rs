@@ -1,11 +1,16 @@
 //! What goes over the wire: a recorder between backend and server, and servers that answer what they like.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use common::{LONG, builder, every_verb, expect_all_work, key, read, shop, store, text};
-use larder_core::{Backend, ErrorKind, Key, KeyBuf, Namespace, Tag, Ttl, When};
+use common::{LONG, body, builder, every_verb, expect_all_work, key, read, shop, store, text};
+use larder_core::{Backend, ErrorKind, Key, KeyBuf, Namespace, Outcome, Put, Tag, Ttl, When};
 use larder_memcached::MemcachedBackend;
+use larder_testkit::proxy::{Direction, FaultProxy, Mode};
 use larder_testkit::servers::{MemcachedServer, recorder};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -32,6 +37,26 @@ fn commands(mut bytes: &[u8]) -> Vec<(String, String)> {
         commands.push((words[0].to_owned(), words[1].to_owned()));
     }
     commands
+}
+
+// The same of all connections, without those by which the server's time is asked for meanwhile.
+fn recorded(sent: &Mutex<Vec<Vec<u8>>>) -> Vec<(String, String)> {
+    let sent = sent.lock().unwrap();
+    let all = sent.iter().flat_map(|bytes| commands(bytes));
+    all.filter(|(_, name)| name != "larder:clock").collect()
+}
+
+// Commands in a row, counted: `3 mg, 1 md`.
+fn counted(commands: &[(String, String)]) -> String {
+    let same = commands.chunk_by(|(one, _), (other, _)| one == other);
+    same.map(|same| format!("{} {}", same.len(), same[0].0)).collect::<Vec<_>>().join(", ")
+}
+
+fn expect_plain(names: &[(String, String)]) {
+    for (command, name) in names {
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"_.:-".contains(&c);
+        assert!(name.len() <= 200 && name.bytes().all(plain), "{command} {name:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,11 +98,81 @@ async fn keys_on_the_wire_are_our_own_text() {
     let sent = sent.lock().unwrap().clone();
     let commands: Vec<_> = sent.iter().flat_map(|bytes| commands(bytes)).collect();
     assert!(commands.len() > 100, "{} commands", commands.len());
-    for (command, name) in commands {
-        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"_.:-".contains(&c);
-        assert!(name.len() <= 200 && name.bytes().all(plain), "{command} {name:?}");
-    }
+    expect_plain(&commands);
     assert_eq!(server.send(b"mg flushed v\r\n").await.unwrap(), b"EN\r\n");
+}
+
+// Keys made of what a protocol or a reader of names may stumble over: always the same ones, some of them long.
+fn hostile_keys(count: usize) -> Vec<Key> {
+    let pieces: [&[u8]; 12] = [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\0",
+        b" ",
+        b"\r\nflush_all\r\n",
+        b"\r\nms k 1\r\nv\r\n",
+        b" T0 ME C1",
+        b"*?[a-z]",
+        b"\xc3",
+        b"\xe2\x82",
+        "\u{202e}ü".as_bytes(),
+    ];
+    let mut random = StdRng::seed_from_u64(31);
+    let mut part = || {
+        let most = if random.random_ratio(1, 20) { 2000 } else { 12 };
+        let length = random.random_range(0..most);
+        let mut part = Vec::new();
+        for _ in 0..length {
+            match random.random() {
+                true => part.push(random.random()),
+                false => part.extend_from_slice(pieces[random.random_range(0..pieces.len())]),
+            }
+        }
+        part
+    };
+    let mut keys = BTreeSet::new();
+    while keys.len() < count {
+        keys.insert(Key::new(&shop(), [b"d".to_vec(), part(), part()]).unwrap());
+    }
+    keys.into_iter().collect()
+}
+
+// How many items there are, as the server itself counts them.
+async fn items(server: &MemcachedServer) -> u64 {
+    let stats = String::from_utf8(server.send(b"stats\r\n").await.unwrap()).unwrap();
+    let count = stats.lines().find_map(|line| line.strip_prefix("STAT curr_items "));
+    count.expect("it counts them").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_says_anything_to_the_server_and_each_comes_back_as_itself() {
+    let server = MemcachedServer::start().await;
+    let (port, sent) = recorder(server.address()).await;
+    let backend = builder(&server.url_at(port)).generation_max_age(LONG).connect().await.unwrap();
+    let keys = hostile_keys(300);
+    read(&backend, &keys[0]).await;
+    let before = (items(&server).await, recorded(&sent).len());
+
+    for (n, key) in keys.iter().enumerate() {
+        store(&backend, key, &n.to_string()).await;
+    }
+    assert_eq!(items(&server).await, before.0 + 300, "the server has each once");
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(read(&backend, key).await, Some(n.to_string()));
+    }
+    let found = backend.get_many(&keys).await.unwrap();
+    for (n, entry) in found.iter().enumerate() {
+        assert_eq!(entry.as_ref().map(body), Some(n.to_string()));
+    }
+    assert_eq!(backend.remove_many(&keys).await.unwrap(), 300);
+    assert_eq!(items(&server).await, before.0);
+
+    let commands = recorded(&sent).split_off(before.1);
+    assert_eq!(counted(&commands), "300 ms, 900 mg, 300 md");
+    expect_plain(&commands);
+    let names: BTreeSet<_> = commands.iter().map(|(_, name)| name).collect();
+    assert_eq!(names.len(), 300, "each has a name of its own");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,17 +183,13 @@ async fn what_it_costs() {
     store(&backend, &key("there"), "there").await;
     let tags = [Tag::new("t").unwrap()];
     backend.marks(&shop(), &tags).await.unwrap();
-    let count = || -> Vec<String> {
-        let all = sent.lock().unwrap().iter().flat_map(|bytes| commands(bytes)).collect::<Vec<_>>();
-        // The server's time is asked for meanwhile.
-        let ours = all.into_iter().filter(|(_, name)| name != "larder:clock");
-        ours.map(|(command, _)| command).collect()
-    };
+    let verbs =
+        || -> Vec<String> { recorded(&sent).into_iter().map(|(command, _)| command).collect() };
     macro_rules! costs {
         ($expected:literal, $verb:expr) => {{
-            let before = count().len();
+            let before = verbs().len();
             let _ = $verb.await.unwrap();
-            assert_eq!(count()[before..].join(" "), $expected, stringify!($verb));
+            assert_eq!(verbs()[before..].join(" "), $expected, stringify!($verb));
         }};
     }
     let (there, new) = (key("there"), key("new"));
@@ -115,6 +206,44 @@ async fn what_it_costs() {
     costs!("mg mg", backend.marks(&shop(), &tags));
     costs!("ma mg ms", backend.invalidate(&shop(), &tags));
     costs!("ms", backend.clear(&shop()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_are_one_round_trip_each_and_removals_two() {
+    let server = MemcachedServer::start().await;
+    let (port, sent) = recorder(server.address()).await;
+    let proxy = FaultProxy::start(format!("127.0.0.1:{port}")).await;
+    let builder = builder(&server.url_at(proxy.port())).generation_max_age(LONG);
+    let backend = builder.connect().await.unwrap();
+    let keys: Vec<Key> = (0..200).map(|n| key(&format!("many {n}"))).collect();
+    read(&backend, &keys[0]).await;
+    // A long pipeline is one exchange even where the server begins to answer before its end.
+    proxy.set(Direction::Replies, Mode::Delay(Duration::from_millis(50)));
+    macro_rules! costs {
+        ($trips:literal, $commands:literal, $verb:expr) => {{
+            let before = (proxy.exchanges(), recorded(&sent).len());
+            let done = $verb.await.unwrap();
+            let commands = counted(&recorded(&sent)[before.1..]);
+            let cost = (proxy.exchanges() - before.0, &*commands);
+            assert_eq!(cost, ($trips, $commands), "{}", stringify!($verb));
+            done
+        }};
+    }
+    let items = |when| {
+        let put = |key: &Key| Put { key: key.clone(), entry: text("v"), ttl: LONG.into(), when };
+        keys.iter().map(put).collect::<Vec<_>>()
+    };
+    for when in [When::Absent, When::Always] {
+        let outcomes = costs!(1, "200 ms", backend.put_many(items(when)));
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Stored))));
+    }
+    assert_eq!(costs!(1, "200 mg", backend.get_many(&keys)).iter().flatten().count(), 200);
+    // What is removed must be known first: a marker is no entry.
+    assert_eq!(costs!(2, "200 mg, 200 md", backend.remove_many(&keys)), 200);
+    assert_eq!(costs!(1, "200 mg", backend.remove_many(&keys)), 0);
+    assert!(costs!(0, "", backend.get_many(&[])).is_empty());
+    assert!(costs!(0, "", backend.put_many(Vec::new())).is_empty());
+    assert_eq!(costs!(0, "", backend.remove_many(&[])), 0);
 }
 
 // Greets like a server, tells the time, and answers everything else with the same words, `#` being the number that is

@@ -468,6 +468,8 @@ const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_time
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn parsed(url: &str) -> Builder {
@@ -542,6 +544,67 @@ mod tests {
         assert_eq!(builder.mark_ttl, Ttl::For(Duration::from_secs(2 * 24 * 60 * 60)));
         assert_eq!(builder.max_value_bytes, 3 << 20);
         assert_eq!(builder.default_ttl, Ttl::For(Duration::from_secs(300)));
+    }
+
+    // The names among the words of the list.
+    fn listed() -> BTreeSet<&'static str> {
+        let others = ["", "and", "for", "TLS", "also", "a", "Unix", "socket", "sentinels"];
+        let words = PARAMETERS.split(|c: char| c != '_' && !c.is_ascii_alphabetic());
+        words.filter(|word| !others.contains(word)).collect()
+    }
+
+    #[test]
+    fn every_parameter_that_is_listed_is_taken() {
+        let mut taken = BTreeSet::from(["root_certificate", "client_certificate", "client_key"]);
+        for (place, parameter) in [
+            ("redis://h", "namespace=shop"),
+            ("redis://h", "default_ttl=5m"),
+            ("redis://h", "connect_timeout=1s"),
+            ("redis://h", "response_timeout=1s"),
+            ("redis://h", "generation_max_age=1s"),
+            ("redis://h", "mark_ttl=1d"),
+            ("redis://h", "max_value_bytes=1MiB"),
+            ("redis://h", "read=replica"),
+            ("redis://h", "replica_lag=1s"),
+            ("redis+unix:///socket", "db=1"),
+            ("redis+unix:///socket", "user=u"),
+            ("redis+unix:///socket", "pass=p"),
+            ("redis+sentinel://h/main", "sentinel_user=u"),
+            ("redis+sentinel://h/main", "sentinel_pass=p"),
+        ] {
+            let backend = parsed(&format!("{place}?{parameter}")).connect_later();
+            backend.unwrap_or_else(|error| panic!("{place}?{parameter}: {error}"));
+            taken.extend(parameter.split('=').next());
+        }
+        #[cfg(feature = "tls")]
+        {
+            let certificates = larder_testkit::servers::Certificates::new();
+            let path = |file: &str| certificates.path(file).display().to_string();
+            let root = format!("root_certificate={}", path("ca.crt"));
+            let (certificate, key) = (path("client.crt"), path("client.key"));
+            let client = format!("client_certificate={certificate}&client_key={key}");
+            for parameters in [root, client] {
+                parsed(&format!("rediss://h?{parameters}")).connect_later().unwrap();
+            }
+        }
+        assert_eq!(taken, listed());
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_answered_with_those_that_there_are() {
+        for url in [
+            "redis://canary:canary@canary/0?canary=canary",
+            "redis://:canary@canary?read=primary&password=canary",
+            "redis+unix:///canary?pass=canary&canary=canary",
+            "redis+sentinel://:canary@canary/canary?sentinel_pass=canary&canary=canary",
+            "redis+cluster://:canary@canary?canary=canary",
+        ] {
+            let error = Builder::default().url(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let text = format!("{error} {error:?}");
+            assert!(listed().iter().all(|name| text.contains(name)), "{url}: {text}");
+            assert!(!text.contains("canary") && !text.contains("password"), "{url}: {text}");
+        }
     }
 
     #[test]

@@ -116,7 +116,8 @@
 //! behind: tags, sequences and generations are read from the primary, so an invalidated tag or a cleared namespace is seen
 //! as without replicas. All that is conditional, counts or fills goes to the primary.
 //!
-//! [`Abilities::read_delay`](larder_core::Abilities::read_delay) tells of it. Sessions and `tiered:` refuse such a store.
+//! [`Abilities::read_delay`](larder_core::Abilities::read_delay) tells of it. Sessions refuse such a store,
+//! and so do `tiered:`, `migrating:` for the old store and `writethrough:` for the durable one.
 //! Its reads do not keep all that the public suite checks, since a node may not see its own write; without replicas the
 //! whole suite holds in every topology.
 //!

@@ -13,6 +13,7 @@ use larder_core::{
 };
 use larder_redis::{Builder, RedisBackend};
 use larder_testkit::cancel::drop_later;
+use larder_testkit::proxy::{Direction, FaultProxy, Mode};
 use larder_testkit::servers::{RedisCluster, RedisServer};
 use larder_testkit::{Harness, suite};
 
@@ -183,14 +184,15 @@ async fn a_node_that_is_down_costs_its_slots_only() {
 async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
     let mut cluster = RedisCluster::options().node_timeout(Duration::from_secs(1)).start().await;
     let backend = connect(&cluster).await;
-    let (lost, other) = (keys_on(1, 1).remove(0), keys_on(2, 1).remove(0));
-    store(&backend, &lost, "v").await;
+    let [lost, new] = &keys_on(1, 2)[..] else { panic!() };
+    let other = keys_on(2, 1).remove(0);
+    store(&backend, lost, "v").await;
     store(&backend, &other, "v").await;
     cluster.nodes()[1].replicated(1).await;
     cluster.nodes_mut()[1].kill();
     let began = Instant::now();
     let mut refused = 0;
-    eventually("the recovery", async || match backend.get(&lost, &[]).await {
+    let recovery = eventually("the recovery", async || match backend.get(lost, &[]).await {
         Ok(found) => {
             assert!(found.entry.is_some(), "the replica had it");
             true
@@ -201,15 +203,20 @@ async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
             assert_eq!(read(&backend, &other).await.as_deref(), Some("v"), "others go on");
             false
         }
-    })
-    .await;
-    println!("a dead primary of a cluster: {refused} refusals, {:?} to recover", began.elapsed());
+    });
+    let replica = &cluster.nodes()[4..5];
+    let writes = common::writes_soon_after_the_election(&backend, new, replica);
+    let ((), found) = tokio::join!(recovery, writes);
+    println!(
+        "a dead primary of a cluster: {found:?} after the election, {refused} refusals, {:?} to recover",
+        began.elapsed()
+    );
     assert!(refused > 0, "it was gone");
     eventually("all of it", async || backend.marks(&shop(), &[]).await.is_ok()).await;
     expect_all_work(&backend, &shop()).await;
 
     // The old one comes back as a replica of the new one, and takes over again when it is told to.
-    store(&backend, &lost, "newer").await;
+    store(&backend, lost, "newer").await;
     cluster.nodes_mut()[1].restart().await;
     let role = async |node: &RedisServer| {
         let reply = node.command(&["ROLE"]).await.unwrap();
@@ -223,8 +230,8 @@ async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
         role(&cluster.nodes()[1]).await.contains("master")
     })
     .await;
-    eventually("the recovery", async || backend.get(&lost, &[]).await.is_ok()).await;
-    assert_eq!(read(&backend, &lost).await.as_deref(), Some("newer"));
+    eventually("the recovery", async || backend.get(lost, &[]).await.is_ok()).await;
+    assert_eq!(read(&backend, lost).await.as_deref(), Some("newer"));
     expect_all_work(&backend, &shop()).await;
 }
 
@@ -430,6 +437,69 @@ async fn a_cleared_namespace_is_swept_from_every_node_and_paged_over_all_of_them
         left == 256
     })
     .await;
+}
+
+// A proxy before each primary, which has it for its own port from now on, so that clients are sent there. The replicas
+// are killed: they would talk to their primaries through them too.
+async fn behind_proxies(cluster: &mut RedisCluster) -> Vec<FaultProxy> {
+    for replica in &mut cluster.nodes_mut()[3..] {
+        replica.kill();
+    }
+    let mut proxies = Vec::new();
+    for node in &cluster.nodes()[..3] {
+        let proxy = FaultProxy::start(node.address()).await;
+        let port = proxy.port().to_string();
+        let announced = node.command(&["CONFIG", "SET", "cluster-announce-port", &port]).await;
+        assert_eq!(announced.unwrap(), b"+OK\r\n");
+        proxies.push(proxy);
+    }
+    eventually("that every node knows it", async || {
+        for node in &cluster.nodes()[..3] {
+            let map = node.command(&["CLUSTER", "SLOTS"]).await.unwrap();
+            let map = String::from_utf8_lossy(&map).into_owned();
+            if !proxies.iter().all(|proxy| map.contains(&format!(":{}\r\n", proxy.port()))) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    proxies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_one_round_trip_to_each_node() {
+    let mut cluster = RedisCluster::start().await;
+    let proxies = behind_proxies(&mut cluster).await;
+    let backend = builder(&cluster).generation_max_age(LONG).connect().await.unwrap();
+    let keys: Vec<Key> = (0..200).map(|n| key(&format!("many {n}"))).collect();
+    let items = |when| {
+        let put = |key: &Key| Put { key: key.clone(), entry: text("v"), ttl: LONG.into(), when };
+        keys.iter().map(put).collect::<Vec<_>>()
+    };
+    // The generations are learned, and stay trusted.
+    let _ = backend.put_many(items(When::Always)).await.unwrap();
+    for proxy in &proxies {
+        // A long pipeline is one exchange even where the server begins to answer before its end.
+        proxy.set(Direction::Replies, Mode::Delay(Duration::from_millis(50)));
+    }
+    macro_rules! one_trip_each {
+        ($work:expr) => {{
+            let trips = || proxies.iter().map(FaultProxy::exchanges).collect::<Vec<_>>();
+            let before = trips();
+            let done = $work.await.unwrap();
+            let more: Vec<u64> =
+                trips().iter().zip(&before).map(|(now, then)| now - then).collect();
+            assert_eq!(more, [1, 1, 1], "{}", stringify!($work));
+            done
+        }};
+    }
+    for when in [When::Always, When::Present] {
+        let outcomes = one_trip_each!(backend.put_many(items(when)));
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Stored))));
+    }
+    assert_eq!(one_trip_each!(backend.get_many(&keys)).iter().flatten().count(), 200);
+    assert_eq!(one_trip_each!(backend.remove_many(&keys)), 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,6 +90,8 @@ async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
     let began = Instant::now();
     // Right after the death an operation may still be sent to nobody.
     eventually("the outage", async || backend.get(&key("kept"), &[]).await.is_err()).await;
+    let replicas = &sentinels.servers()[1..];
+    let found = common::writes_soon_after_the_election(&backend, &key("new"), replicas).await;
     eventually("the recovery", async || backend.get(&key("kept"), &[]).await.is_ok()).await;
     let recovered = began.elapsed();
     assert_eq!(read(&backend, &key("kept")).await.as_deref(), Some("v"));
@@ -106,7 +108,7 @@ async fn a_primary_that_dies_is_replaced_and_found_without_a_restart() {
     let (longest, refused) = beats.await.unwrap();
     listening.abort();
     println!(
-        "a dead primary with sentinels: {recovered:?} to read, {longest:?} without a write, {refused} refusals"
+        "a dead primary with sentinels: {found:?} after the election, {recovered:?} to read, {longest:?} without a write, {refused} refusals"
     );
 
     // The old one comes back, as a replica that nobody reads.

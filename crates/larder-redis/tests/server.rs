@@ -268,6 +268,32 @@ async fn too_large_takes_the_old_one_away_if_the_condition_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_up_to_the_limit_that_was_set() {
+    let server = RedisServer::start().await;
+    let mut raw = raw(&server).await;
+    let key = key(&"x".repeat(100));
+    let name = common::wire_name(&mut raw, &key).await;
+    for most in [1 << 10, 1 << 20] {
+        let builder = RedisBackend::builder().url(&server.url()).unwrap().max_value_bytes(most);
+        let backend = builder.response_timeout(LONG).connect().await.unwrap();
+        assert_eq!(backend.abilities().max_bytes, Some(most));
+        // The envelope has a hundred bytes, and repeats the key.
+        let body =
+            |more: usize| "7".repeat(most as usize - 100 - key.as_ref().as_bytes().len() + more);
+        let put =
+            async |body: String, when| backend.put(&key, text(&body), LONG.into(), when).await;
+        assert_eq!(put(body(0), When::Always).await.unwrap(), Outcome::Stored, "the largest fits");
+        assert_eq!(ask::<u64>(&mut raw, &[b"STRLEN", name.as_bytes()]).await, most);
+        assert_eq!(read(&backend, &key).await, Some(body(0)));
+        assert_eq!(put(body(1), When::Absent).await.unwrap(), Outcome::Refused, "it is there");
+        assert_eq!(read(&backend, &key).await, Some(body(0)), "a refusal changes nothing");
+        let error = put(body(1), When::Always).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert_eq!(read(&backend, &key).await, None, "the old value is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_connection_goes_with_the_last_handle() {
     let server = RedisServer::start().await;
     let mut raw = raw(&server).await;

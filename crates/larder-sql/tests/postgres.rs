@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::{LONG, eventually, expect_all_work, key, read, shop, store, tag, text};
 use larder_core::{
-    Backend, Clock, Counter, ErrorKind, Namespace, Outcome, Prefix, Remaining, Ttl, When,
+    Backend, Clock, Counter, ErrorKind, Key, Namespace, Outcome, Prefix, Remaining, Ttl, When,
 };
 use larder_sql::{Builder, Postgres, PostgresBackend};
 use larder_testkit::servers::PostgresServer;
@@ -215,7 +215,7 @@ async fn sweeping_removes_what_nobody_can_read() {
         assert_eq!(outcome.unwrap(), Outcome::Stored);
     }
     store(&backend, &key("kept"), "v").await;
-    store(&backend, &larder_core::Key::new(&other, ["cleared"]).unwrap(), "v").await;
+    store(&backend, &Key::new(&other, ["cleared"]).unwrap(), "v").await;
     assert_eq!(rows().await, 702);
     tokio::time::sleep(Duration::from_millis(60)).await;
     backend.sweep().await.unwrap();
@@ -229,4 +229,74 @@ async fn sweeping_removes_what_nobody_can_read() {
     })
     .await;
     assert_eq!(read(&backend, &key("kept")).await.as_deref(), Some("v"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_used_lately_is_kept_when_room_is_made() {
+    let server = PostgresServer::start().await;
+    let backend = patient(&server.url()).max_entries(320).connect().await.unwrap();
+    let mut raw = PgConnection::connect(&server.url()).await.unwrap();
+    for n in 0..290 {
+        store(&backend, &key(&format!("{n:03}")), "v").await;
+    }
+    // The clock is the server's, so the rows are made old instead.
+    sqlx::query("UPDATE larder SET used = used - 120000").execute(&mut raw).await.unwrap();
+    // By key, the first ones would go, or the last ones; by age, any of them.
+    let used: Vec<Key> = (0..290).step_by(29).map(|n| key(&format!("{n:03}"))).collect();
+    for key in &used {
+        // Noted in the background, and not when too much of it is under way.
+        eventually("the note", async || {
+            assert!(read(&backend, key).await.is_some());
+            let mut connection = backend.acquire().await.unwrap();
+            let query = "SELECT used >= written FROM larder WHERE name = $1 AND generation > 0";
+            let query = sqlx::query_scalar::<_, bool>(query).bind(common::name(key));
+            query.fetch_one(&mut *connection).await.unwrap()
+        })
+        .await;
+    }
+    for n in 0..200 {
+        store(&backend, &key(&format!("new {n}")), "v").await;
+    }
+    backend.sweep().await.unwrap();
+    for key in &used {
+        assert!(read(&backend, key).await.is_some(), "it was used lately");
+    }
+    let keys = backend.page(&Prefix::new(&shop()), None, 1000).await.unwrap().keys;
+    assert!((200..=320).contains(&keys.len()), "{} are there", keys.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bound_in_bytes_is_kept() {
+    const ROOM: i64 = 1 << 20;
+    const VALUE: i64 = 5_000;
+    let server = PostgresServer::start().await;
+    let builder = patient(&server.url()).max_bytes(ROOM as u64).max_value_bytes(256 << 10);
+    let backend = builder.connect().await.unwrap();
+    let mut raw = PgConnection::connect(&server.url()).await.unwrap();
+    let mut bytes = async || {
+        let query = "SELECT sum(size)::bigint FROM larder WHERE generation > 0";
+        sqlx::query_scalar::<_, i64>(query).fetch_one(&mut raw).await.unwrap()
+    };
+    for n in 0..600 {
+        store(&backend, &key(&format!("{n}")), &"x".repeat(VALUE as usize)).await;
+        if n % 50 == 49 {
+            // What is written while somebody counts comes in whole values, twice.
+            let there = bytes().await;
+            assert!(there <= ROOM + 2 * (VALUE + 1000), "{there} bytes after {n}");
+        }
+    }
+    backend.sweep().await.unwrap();
+    let there = bytes().await;
+    assert!(there > ROOM / 2 && there <= ROOM, "the room is used: {there} bytes");
+    assert!(read(&backend, &key("599")).await.is_some(), "the newest is there");
+    assert_eq!(read(&backend, &key("0")).await, None, "the oldest made way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_up_to_the_limit_are_stored_and_not_a_byte_more() {
+    let server = PostgresServer::start().await;
+    for limit in [1 << 10, 100_000, 4 << 20] {
+        let backend = patient(&server.url()).max_value_bytes(limit).connect().await.unwrap();
+        common::expect_exact_limit(&backend).await;
+    }
 }

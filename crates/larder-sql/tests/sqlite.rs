@@ -273,6 +273,16 @@ async fn the_bound_in_bytes_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_up_to_the_limit_are_stored_and_not_a_byte_more() {
+    let directory = tempfile::tempdir().unwrap();
+    for limit in [1 << 10, 100_000, 4 << 20] {
+        let builder = SqliteBackend::builder().path(directory.path().join("cache.db"));
+        let backend = builder.max_value_bytes(limit).connect().await.unwrap();
+        common::expect_exact_limit(&backend).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_holds_the_file_is_waited_for_no_longer_than_said() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.db");

@@ -59,6 +59,10 @@ impl Caches {
     /// If the future is dropped, what was connected is closed.
     pub async fn connect(settings: &CachesSettings) -> Result<Caches> {
         let (mut caches, mut advice) = (BTreeMap::new(), Vec::new());
+        if settings.processes == Some(0) {
+            let words = "the setting `processes` is how many there are, at least 1";
+            return Err(Error::new(ErrorKind::Configuration, words));
+        }
         for (name, one) in &settings.caches {
             let url = one.resolved(name)?;
             let opened = Cache::builder_at(&url).await;
@@ -67,8 +71,8 @@ impl Caches {
             let cache = one.given_to(name, builder)?.build();
             if one.sessions {
                 let abilities = cache.store().abilities();
-                if abilities.splits || abilities.forgets {
-                    let words = "sessions cannot live in a store that another one stands in for, or that keeps nothing; name another one";
+                if abilities.splits || abilities.forgets || !abilities.read_delay.is_zero() {
+                    let words = "sessions cannot live in a store that another one stands in for, that keeps nothing, or that is read from replicas; name another one, or read=primary";
                     let error = Error::new(ErrorKind::Configuration, words);
                     return Err(within(name, "sessions", error));
                 }

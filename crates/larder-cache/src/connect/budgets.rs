@@ -23,12 +23,12 @@ impl Budgets {
         for pair in query.split('&') {
             match pair.split_once('=') {
                 Some((name @ "read_budget", value)) => {
-                    self.read = Some(budget(name, value)?);
+                    once(name, &mut self.read, budget(name, value)?)?;
                 }
                 Some((name @ "write_budget", value)) => {
-                    self.write = Some(budget(name, value)?);
+                    once(name, &mut self.write, budget(name, value)?)?;
                 }
-                Some(("codec", value)) => self.codec = Some(codec(value)?),
+                Some((name @ "codec", value)) => once(name, &mut self.codec, codec(value)?)?,
                 _ => others.push(pair),
             }
         }
@@ -48,6 +48,14 @@ impl Budgets {
         }
         builder
     }
+}
+
+// They are the whole cache's, so two of them, of which one would not count, are a mistake.
+fn once<T>(name: &str, place: &mut Option<T>, value: T) -> Result<()> {
+    if place.replace(value).is_some() {
+        return Err(wrong(format!("{name} is the whole cache's; say it once")));
+    }
+    Ok(())
 }
 
 pub(crate) fn codec(name: &str) -> Result<Codec> {

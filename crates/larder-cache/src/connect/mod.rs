@@ -4,6 +4,9 @@ mod budgets;
 mod packing;
 mod stores;
 
+#[cfg(feature = "memory")]
+pub(crate) use stores::nowhere;
+
 use std::future::Future;
 use std::pin::Pin;
 

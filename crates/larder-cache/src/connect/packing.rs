@@ -1,6 +1,6 @@
 //! The parameters of a URL that say how values are packed on their way to a store.
 
-use larder_core::{Result, parse};
+use larder_core::{Backend, Result, parse};
 
 use super::{Opened, wrong};
 
@@ -47,15 +47,17 @@ impl PackingUrl {
 
     /// The store, with what was asked for before it.
     pub(super) fn given_to(self, opened: Opened) -> Result<Opened> {
+        if self.compress.is_none() && (self.above.is_some() || self.max_unpacked.is_some()) {
+            return Err(wrong(
+                "compress_above and max_unpacked belong to compress; say how: compress=zstd or compress=lz4",
+            ));
+        }
         if !self.is_asked_for() {
-            if self.above.is_some() || self.max_unpacked.is_some() {
-                return Err(wrong(
-                    "compress_above and max_unpacked belong to compress; say how: compress=zstd or compress=lz4",
-                ));
-            }
             return Ok(opened);
         }
-        if opened.backend.is_local() {
+        let abilities = opened.backend.abilities();
+        // What keeps nothing stands in for any store.
+        if abilities.local && !abilities.forgets {
             return Err(wrong(
                 "what is in memory is kept as readers use it, so nothing is compressed, signed or encrypted there; put these parameters into the URL of the store behind it",
             ));

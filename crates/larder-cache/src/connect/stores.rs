@@ -63,7 +63,22 @@ fn lacks(scheme: &str, feature: &str) -> Result<Opened> {
     Err(wrong(format!("{scheme}:// needs the feature `{feature}`, which this build lacks")))
 }
 
+// Nothing is ignored: `memory://max_bytes=1GiB` would be memory with 64 MiB.
+pub(crate) fn nowhere(url: &Url) -> Result<()> {
+    let somewhere = url.host_str().is_some_and(|host| !host.is_empty())
+        || !["", "/"].contains(&url.path())
+        || url.fragment().is_some();
+    if somewhere {
+        return Err(wrong(format!(
+            "{0}:// has no place; parameters come after a question mark: {0}://?name=value",
+            url.scheme()
+        )));
+    }
+    Ok(())
+}
+
 fn null(url: &Url) -> Result<Opened> {
+    nowhere(url)?;
     let mut builder = NullBackend::builder();
     let mut namespace = None;
     for (name, value) in url.query_pairs() {
@@ -88,6 +103,7 @@ fn null(url: &Url) -> Result<Opened> {
 
 #[cfg(feature = "memory")]
 fn memory(url: &Url) -> Result<Opened> {
+    nowhere(url)?;
     let mut builder = larder_memory::MemoryBackend::builder();
     let mut namespace = None;
     for (name, value) in url.query_pairs() {
@@ -208,6 +224,35 @@ impl Bus for AnyBus {
             AnyBus::Postgres(bus) => bus.listen(silence, hear).await,
             #[cfg(not(any(feature = "redis", feature = "postgres")))]
             _ => drop((silence, hear)),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_parameter_of_memory_is_taken_and_an_unknown_one_is_answered_with_them() {
+        let opened = |place: &str| memory(&Url::parse(place).unwrap()).map(drop);
+        let mut taken = BTreeSet::new();
+        for parameter in
+            ["max_bytes=1MiB", "max_entry_bytes=4KiB", "default_ttl=5m", "namespace=shop"]
+        {
+            opened(&format!("memory://?{parameter}")).unwrap();
+            taken.extend(parameter.split('=').next());
+        }
+        for url in ["memory://?canary=canary", "memory://?max_bytes=1MiB&password=canary"] {
+            let error = opened(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let text = error.to_string();
+            let (_, list) = text.rsplit_once("there are ").unwrap();
+            let names = list.split([',', ' ']).filter(|word| !["", "and"].contains(word));
+            assert_eq!(names.collect::<BTreeSet<_>>(), taken);
+            let told = format!("{text} {error:?}");
+            assert!(!told.contains("canary") && !told.contains("password"), "{told}");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use larder_core::{Backend, Error, ErrorKind, Result, Ttl};
 use parking_lot::Mutex;
+use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 
 use switch::Switch;
@@ -66,6 +67,8 @@ struct Inner<P, S> {
     limits: Limits,
     // Looks after the first store while it is gone.
     keeper: Mutex<Option<JoinHandle<()>>>,
+    // Held while the first store is told the last of what it has missed.
+    telling: RwLock<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +140,8 @@ pub struct FailoverBuilder<P, S> {
 
 impl<P: Backend, S: Backend> FailoverBuilder<P, S> {
     /// How long one operation of the first store may take. 50 ms unless set: less than half of what a cache gives to an
-    /// operation in all, so that the second store has time to answer too.
+    /// operation in all, so that the second store has time to answer too. A caller that gives an operation up after half
+    /// of it counts it as a failure.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.limits.patience = patience;
         self
@@ -186,8 +190,8 @@ impl<P: Backend, S: Backend> FailoverBuilder<P, S> {
             return Err(wrong("patience, probe and ceiling must be at least 10ms"));
         }
         let switch = Switch::new(limits.threshold);
-        let keeper = Mutex::new(None);
-        Ok(Failover(Arc::new(Inner { primary, standby, switch, limits, keeper })))
+        let (keeper, telling) = (Mutex::new(None), RwLock::new(()));
+        Ok(Failover(Arc::new(Inner { primary, standby, switch, limits, keeper, telling })))
     }
 }
 

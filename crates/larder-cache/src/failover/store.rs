@@ -10,9 +10,10 @@ use larder_core::{
     Revision, Sequence, Tag, Token, Ttl, When,
 };
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
-use super::missed::Change;
-use super::switch::Route;
+use super::missed::{Change, Missed};
+use super::switch::{Route, Switch};
 use super::{Failover, Inner};
 
 impl<P: Backend, S: Backend> Failover<P, S> {
@@ -26,10 +27,16 @@ impl<P: Backend, S: Backend> Failover<P, S> {
     ) -> Result<T> {
         let inner = &self.0;
         let route = || inner.switch.route(namespaces.iter().copied(), change);
+        if !matches!(change, Change::Nothing) && inner.switch.is_over() {
+            // The last of what was missed is being told: that would never end if there were always more.
+            let _ = tokio::time::timeout(LAST_WORDS, inner.telling.read()).await;
+        }
         let needed = match route() {
             Route::Second(needed) => needed,
             Route::First => {
+                let asking = Asking { inner, since: Some(Instant::now()) };
                 let result = inner.patiently(first).await;
+                asking.answered();
                 if !inner.switch.report(result.as_ref().is_err_and(Error::is_outage)) {
                     return result;
                 }
@@ -110,13 +117,20 @@ impl<P: Backend, S: Backend> Inner<P, S> {
 
     // Tells the first store what it has missed, and what it has missed meanwhile, and so on. False when it fails.
     async fn come_back(&self) -> bool {
-        while let Some(missed) = self.switch.back() {
-            if missed.tell(&self.primary).await.is_err() {
-                self.switch.restore(missed);
+        let (mut rounds, mut last) = (0, None);
+        loop {
+            rounds += 1;
+            // Whoever changes something waits a moment for the last rounds.
+            if rounds > 2 && last.is_none() {
+                last = Some(self.telling.write().await);
+            }
+            let Some(missed) = self.switch.back() else { return true };
+            let mut telling = Telling { switch: &self.switch, missed };
+            if telling.missed.tell(&self.primary).await.is_err() {
                 return false;
             }
+            telling.missed = Missed::default();
         }
-        true
     }
 
     // What stands in lives at most for the ceiling.
@@ -125,6 +139,45 @@ impl<P: Backend, S: Backend> Inner<P, S> {
         ttl.into_iter().chain(self.limits.ceiling).min().map_or(Ttl::Forever, Ttl::For)
     }
 }
+
+/// An operation of the first store under way. Given up by a caller with less patience than this has, it counts as what it
+/// would have come to.
+struct Asking<'a, P, S> {
+    inner: &'a Inner<P, S>,
+    since: Option<Instant>,
+}
+
+impl<P, S> Asking<'_, P, S> {
+    fn answered(mut self) {
+        self.since = None;
+    }
+}
+
+impl<P, S> Drop for Asking<'_, P, S> {
+    fn drop(&mut self) {
+        if self.since.is_some_and(|since| since.elapsed() >= self.inner.limits.patience / 2) {
+            self.inner.switch.report(true);
+        }
+    }
+}
+
+/// What is being told to the first store: missed still, if that does not come to its end.
+struct Telling<'a> {
+    switch: &'a Switch,
+    missed: Missed,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        let missed = std::mem::take(&mut self.missed);
+        if !missed.is_empty() {
+            self.switch.restore(missed);
+        }
+    }
+}
+
+// How long a change waits at most for what is told before it.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 // A cursor is of use to the store that made it.
 fn marked(mut page: Page, mark: u8) -> Page {
@@ -225,11 +278,8 @@ impl<P: Backend, S: Backend> Backend for Failover<P, S> {
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
         let Inner { primary, standby, .. } = &*self.0;
-        let change = match only {
-            // It removes nothing that the first store has, and what it removes there is noted already.
-            Some(_) => Change::Nothing,
-            None => Change::Keys(std::slice::from_ref(key)),
-        };
+        // Of a revision, too: it may be one that was read from the first store before.
+        let change = Change::Keys(std::slice::from_ref(key));
         let (first, second) = (primary.remove(key, only), standby.remove(key, only));
         self.run(&[key.namespace()], change, first, second).await
     }

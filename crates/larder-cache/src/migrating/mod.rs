@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use larder_core::order::Order;
 use larder_core::{Backend, Error, ErrorKind, Result};
 
 use mover::Mover;
@@ -67,6 +68,7 @@ struct Inner<N, O> {
     new: N,
     old: O,
     mover: Mover,
+    writes: Order,
 }
 
 /// How far a move is: what readers have found since the start of this process.
@@ -115,7 +117,7 @@ impl<N: Backend, O: Backend> Migrating<N, O> {
     /// # Errors
     ///
     /// [`Configuration`](ErrorKind::Configuration) when the clocks differ, the new store keeps nothing, or the old one is
-    /// read from replicas: what was removed there, and is still read, would be moved.
+    /// read from replicas or from copies: what was removed there, and is still read, would be moved.
     pub fn new(new: N, old: O) -> Result<Self> {
         if !new.clock().is_same(old.clock()) {
             return Err(wrong("the two stores of a move need the same clock"));
@@ -123,12 +125,22 @@ impl<N: Backend, O: Backend> Migrating<N, O> {
         if new.abilities().forgets {
             return Err(wrong("the new store keeps nothing, so what is moved there would be lost"));
         }
+        if old.abilities().copies {
+            return Err(wrong(
+                "what a copy still shows would be moved; name the durable store itself as the old one",
+            ));
+        }
         if !old.abilities().read_delay.is_zero() {
             return Err(wrong(
                 "what a replica is late to forget would be moved; read the old store from its primary (read=primary)",
             ));
         }
-        Ok(Migrating(Arc::new(Inner { new, old, mover: Mover::default() })))
+        Ok(Migrating(Arc::new(Inner {
+            new,
+            old,
+            mover: Mover::default(),
+            writes: Order::default(),
+        })))
     }
 
     /// The store that is moved to.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder_core::order::Keys;
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef,
     Marks, Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision,
@@ -10,7 +11,7 @@ use larder_core::{
 
 use super::Migrating;
 use super::mover::{Mover, Settled, stays};
-use crate::owned::owned;
+use crate::owned::{after, owned};
 
 // Which of the two stores a page is of: its last byte.
 const OLD: u8 = b'1';
@@ -129,10 +130,13 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
         let inner = &self.0;
         match when {
             // Nothing was in the old store when the marker was given.
-            When::Token(_) => inner.new.put(key, entry, ttl, when).await,
+            When::Token(_) => {
+                after(&inner.writes, Keys::one(key)).await;
+                inner.new.put(key, entry, ttl, when).await
+            }
             When::Always => {
                 let (inner, key) = (inner.clone(), key.clone());
-                owned(async move {
+                owned(&self.0.writes, Keys::one(&key), async move {
                     let settled = inner.settle(&key).await?;
                     let outcome = inner.new.put(&key, entry, ttl, when).await;
                     if let Settled::Busy(_) = settled {
@@ -144,6 +148,7 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
                 .await
             }
             When::Absent | When::Present | When::Revision(_) => {
+                after(&inner.writes, Keys::one(key)).await;
                 inner.ready(key).await?;
                 inner.new.put(key, entry, ttl, when).await
             }
@@ -152,6 +157,7 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
 
     async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
         let inner = &self.0;
+        after(&inner.writes, Keys::of(items.iter().map(|item| &item.key))).await;
         let fills = |item: &&Put| matches!(item.when, When::Token(_));
         let keys: Vec<Key> =
             items.iter().filter(|item| !fills(item)).map(|item| item.key.clone()).collect();
@@ -166,7 +172,7 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             if only.is_some() {
                 inner.ready(&key).await?;
                 return inner.new.remove(&key, only).await;
@@ -184,7 +190,7 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
             return Ok(0);
         }
         let (inner, keys) = (self.0.clone(), keys.to_vec());
-        owned(async move {
+        owned(&self.0.writes, Keys::of(&keys), async move {
             let old = inner.old.remove_many(&keys).await;
             let new = inner.new.remove_many(&keys).await?;
             Ok(old? + new)
@@ -193,11 +199,13 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
     }
 
     async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
+        after(&self.0.writes, Keys::one(key)).await;
         self.0.ready(key).await?;
         self.0.new.touch(key, ttl).await
     }
 
     async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
+        after(&self.0.writes, Keys::one(key)).await;
         self.0.ready(key).await?;
         self.0.new.add(key, delta, create).await
     }
@@ -237,7 +245,7 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
 
     async fn invalidate(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Sequence> {
         let (inner, namespace, tags) = (self.0.clone(), namespace.clone(), tags.to_vec());
-        owned(async move {
+        owned(&self.0.writes, Keys::ALL, async move {
             let old = inner.old.invalidate(&namespace, &tags).await;
             let number = inner.new.invalidate(&namespace, &tags).await?;
             old.map(|_| number)
@@ -247,7 +255,7 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         let (inner, namespace) = (self.0.clone(), namespace.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::ALL, async move {
             let old = inner.old.clear(&namespace).await;
             inner.new.clear(&namespace).await.and(old)
         })
@@ -256,6 +264,11 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
 
     async fn page(&self, prefix: &Prefix, from: Option<Cursor>, limit: usize) -> Result<Page> {
         let inner = &self.0;
+        if !self.abilities().pages {
+            // At once, and not when one of the two has given all that it has.
+            let words = "one of the two stores of a move cannot list its keys";
+            return Err(Error::new(ErrorKind::Unsupported, words).with_backend(self.name()));
+        }
         // The old one first: what is moved meanwhile is found in the new one.
         let (mark, from) = match from {
             None => (OLD, None),

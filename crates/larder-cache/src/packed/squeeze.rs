@@ -73,7 +73,8 @@ impl Compression {
                 }
             }
         }
-        let useful = squeezed.len() < raw.len() && raw.len() <= squeezed.len() * ceiling.ratio;
+        let useful =
+            squeezed.len() < raw.len() && raw.len() <= squeezed.len().saturating_mul(ceiling.ratio);
         Ok(useful.then_some(squeezed))
     }
 }

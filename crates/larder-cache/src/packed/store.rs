@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use larder_core::{
-    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, ErrorKind, Found, Key, KeyRef, Marks,
-    Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence,
-    Tag, Token, Ttl, When,
+    Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Error, ErrorKind, Found, Key, KeyRef,
+    Marks, Moment, Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision,
+    Sequence, Tag, Token, Ttl, When,
 };
 
 use super::{Inner, Packed};
@@ -13,6 +13,15 @@ use super::{Inner, Packed};
 impl<B: Backend> Inner<B> {
     fn unpacked(&self, key: &Key, entry: Entry) -> Option<Entry> {
         self.packing.unpack(key, entry).map_err(|why| self.note(why)).ok()
+    }
+
+    // What was there must not outlive what was to take its place: it goes where the condition holds.
+    async fn not_replaced(&self, key: &Key, when: When, error: Error) -> Error {
+        if error.kind() != ErrorKind::TooLarge {
+            return error;
+        }
+        let nothing = self.store.put(key, Entry::integer(0), Ttl::For(Duration::ZERO), when);
+        nothing.await.err().unwrap_or(error)
     }
 
     // Takes away what cannot be read, so that the key can be filled. Whoever put something else there keeps it.
@@ -68,11 +77,7 @@ impl<B: Backend> Backend for Packed<B> {
         let packed = match self.0.packing.pack(key, entry) {
             Ok(packed) => packed,
             Err(error) => {
-                // What was there must not outlive what was to take its place.
-                if error.kind() == ErrorKind::TooLarge && when == When::Always {
-                    self.0.store.remove(key, None).await?;
-                }
-                return Err(error);
+                return Err(self.0.not_replaced(key, when, error).await);
             }
         };
         let outcome = self.0.store.put(key, packed.clone(), ttl, when).await?;
@@ -93,10 +98,7 @@ impl<B: Backend> Backend for Packed<B> {
         let mut outcomes = self.0.store.put_many(packed).await?;
         // In the order of their places, so that each finds its own.
         for (at, key, when, error) in refused {
-            if error.kind() == ErrorKind::TooLarge && when == When::Always {
-                self.0.store.remove(&key, None).await?;
-            }
-            outcomes.insert(at, Err(error));
+            outcomes.insert(at, Err(self.0.not_replaced(&key, when, error).await));
         }
         Ok(outcomes)
     }

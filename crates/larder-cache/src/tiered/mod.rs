@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_core::order::Order;
 use larder_core::{Backend, Bus, Error, ErrorKind, Result};
 use larder_memory::{MemoryBackend, Usage};
 use tokio::task::AbortHandle;
@@ -61,6 +62,7 @@ struct Inner<B> {
     near: Arc<Near>,
     node: Option<Arc<Node>>,
     tasks: Vec<AbortHandle>,
+    writes: Order,
 }
 
 impl<B> Drop for Inner<B> {
@@ -168,7 +170,13 @@ impl<B: Backend> TieredBuilder<B> {
             tokio::spawn(async move { node.watch().await })
         };
         let tasks = [sending, listening, watching].iter().map(|task| task.abort_handle()).collect();
-        Ok(Tiered(Arc::new(Inner { remote, near, node: Some(node), tasks })))
+        Ok(Tiered(Arc::new(Inner {
+            remote,
+            near,
+            node: Some(node),
+            tasks,
+            writes: Order::default(),
+        })))
     }
 
     /// Makes it without a bus: on other nodes what is near may be as old as the [ceiling](TieredBuilder::ceiling),
@@ -179,7 +187,13 @@ impl<B: Backend> TieredBuilder<B> {
     /// [`Configuration`](ErrorKind::Configuration) when a setting cannot be.
     pub fn without_bus(self) -> Result<Tiered<B>> {
         let (remote, near) = self.parts(true)?;
-        Ok(Tiered(Arc::new(Inner { remote, near, node: None, tasks: Vec::new() })))
+        Ok(Tiered(Arc::new(Inner {
+            remote,
+            near,
+            node: None,
+            tasks: Vec::new(),
+            writes: Order::default(),
+        })))
     }
 
     fn parts(self, hears: bool) -> Result<(B, Arc<Near>)> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder_core::order::Keys;
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Found, Key, KeyRef, Marks, Moment,
     Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
@@ -103,7 +104,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let outcome = inner.remote.put(&key, entry, ttl, when).await;
             match when {
                 // Of a key that was absent nobody has anything near.
@@ -118,7 +119,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
         let inner = self.0.clone();
-        owned(async move {
+        owned(&self.0.writes, Keys::of(items.iter().map(|item| &item.key)), async move {
             let keys: Vec<Key> = items.iter().map(|item| item.key.clone()).collect();
             let outcomes = inner.remote.put_many(items).await;
             let changed = match &outcomes {
@@ -136,7 +137,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let removed = inner.remote.remove(&key, only).await;
             // What the store has evicted may still be near.
             if only.is_none() || !matches!(removed, Ok(false)) {
@@ -149,7 +150,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
         let (inner, keys) = (self.0.clone(), keys.to_vec());
-        owned(async move {
+        owned(&self.0.writes, Keys::of(&keys), async move {
             let removed = inner.remote.remove_many(&keys).await;
             inner.changed(keys);
             removed
@@ -159,7 +160,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let touched = inner.remote.touch(&key, ttl).await;
             inner.changed(vec![key]);
             touched
@@ -169,7 +170,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let sum = inner.remote.add(&key, delta, create).await;
             if !matches!(sum, Ok(None)) {
                 inner.changed(vec![key]);
@@ -209,7 +210,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn invalidate(&self, namespace: &Namespace, tags: &[Tag]) -> Result<Sequence> {
         let (inner, namespace, tags) = (self.0.clone(), namespace.clone(), tags.to_vec());
-        owned(async move {
+        owned(&self.0.writes, Keys::ALL, async move {
             let number = inner.remote.invalidate(&namespace, &tags).await;
             let known = number.as_ref().ok().copied();
             inner.near.invalidate(&namespace, &tags, known);
@@ -221,7 +222,7 @@ impl<B: Backend> Backend for Tiered<B> {
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         let (inner, namespace) = (self.0.clone(), namespace.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::ALL, async move {
             let cleared = inner.remote.clear(&namespace).await;
             inner.near.clear(&namespace);
             inner.tell(|node| node.tell_cleared(namespace));

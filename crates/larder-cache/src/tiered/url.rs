@@ -25,6 +25,7 @@ impl NearUrl {
         let url = Url::parse(url).ok().filter(|url| url.scheme() == "memory").ok_or_else(|| {
             wrong("what is near is in memory; write tiered:memory://?max_bytes=64MiB|redis://…")
         })?;
+        crate::connect::nowhere(&url)?;
         let mut near = NearUrl { memory: MemoryBackend::builder(), ceiling: None, heartbeat: None };
         for (name, value) in url.query_pairs() {
             match &*name {

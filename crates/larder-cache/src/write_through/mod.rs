@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_core::order::Order;
 use larder_core::{Backend, Error, ErrorKind, Result};
 
 use copies::Copies;
@@ -54,6 +55,7 @@ pub struct WriteThrough<C, D>(Arc<Inner<C, D>>);
 struct Inner<C, D> {
     copies: Copies<C>,
     durable: D,
+    writes: Order,
 }
 
 impl<C, D> Clone for WriteThrough<C, D> {
@@ -138,7 +140,7 @@ impl<C: Backend, D: Backend> WriteThroughBuilder<C, D> {
             ));
         }
         let copies = Copies::new(cache, ceiling, patience);
-        Ok(WriteThrough(Arc::new(Inner { copies, durable })))
+        Ok(WriteThrough(Arc::new(Inner { copies, durable, writes: Order::default() })))
     }
 }
 

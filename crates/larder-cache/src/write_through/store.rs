@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder_core::order::Keys;
 use larder_core::{
     Abilities, Backend, Begin, Clock, Counter, Cursor, Entry, Found, Key, KeyRef, Marks, Moment,
     Namespace, Outcome, Page, Peek, Prefix, Put, Remaining, Result, Revision, Sequence, Tag, Token,
@@ -73,7 +74,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
 
     async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let outcome = inner.durable.put(&key, entry, ttl, when).await;
             // Whoever names a revision that is not there has read an old copy, and would read it again.
             let stale = matches!(when, When::Revision(_));
@@ -88,7 +89,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
 
     async fn put_many(&self, items: Vec<Put>) -> Result<Vec<Result<Outcome>>> {
         let inner = self.0.clone();
-        owned(async move {
+        owned(&self.0.writes, Keys::of(items.iter().map(|item| &item.key)), async move {
             let keys: Vec<Key> = items.iter().map(|item| item.key.clone()).collect();
             let outcomes = inner.durable.put_many(items).await;
             if !keys.is_empty() {
@@ -101,7 +102,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
 
     async fn remove(&self, key: &Key, only: Option<Revision>) -> Result<bool> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let removed = inner.durable.remove(&key, only).await;
             // What the durable store does not have, an older copy may still show.
             inner.copies.drop(std::slice::from_ref(&key)).await.and(removed)
@@ -114,7 +115,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
             return Ok(0);
         }
         let (inner, keys) = (self.0.clone(), keys.to_vec());
-        owned(async move {
+        owned(&self.0.writes, Keys::of(&keys), async move {
             let removed = inner.durable.remove_many(&keys).await;
             inner.copies.drop(&keys).await.and(removed)
         })
@@ -123,7 +124,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
 
     async fn touch(&self, key: &Key, ttl: Ttl) -> Result<bool> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let touched = inner.durable.touch(&key, ttl).await;
             let _ = inner.copies.drop(std::slice::from_ref(&key)).await;
             touched
@@ -133,7 +134,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
 
     async fn add(&self, key: &Key, delta: i64, create: Option<Counter>) -> Result<Option<i64>> {
         let (inner, key) = (self.0.clone(), key.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::one(&key), async move {
             let sum = inner.durable.add(&key, delta, create).await;
             // A counter is not copied, but it may have come in the place of something that was.
             let _ = inner.copies.drop(std::slice::from_ref(&key)).await;
@@ -168,7 +169,7 @@ impl<C: Backend, D: Backend> Backend for WriteThrough<C, D> {
 
     async fn clear(&self, namespace: &Namespace) -> Result<()> {
         let (inner, namespace) = (self.0.clone(), namespace.clone());
-        owned(async move {
+        owned(&self.0.writes, Keys::ALL, async move {
             let cleared = inner.durable.clear(&namespace).await;
             inner.copies.clear(&namespace).await.and(cleared)
         })

@@ -94,6 +94,33 @@ async fn the_second_read_asks_nobody_and_all_share_one_value() {
     assert_eq!(node.faults.total(), 0);
 }
 
+// K10. What a node has told comes back to it, and by then it has read what is new.
+#[tokio::test(start_paused = true)]
+async fn k10_a_nodes_own_messages_do_not_disturb_it() {
+    let late = Duration::from_millis(100);
+    let weather = Weather { late, ..Weather::default() };
+    let fleet = Fleet { bus: LocalBus::with_weather(1, weather), ..Fleet::new() };
+    let (here, there) = (fleet.node().await, fleet.node().await);
+    for change in ["set", "touch", "set_many", "invalidate_tag"] {
+        match change {
+            "set" => here.set("a", change).await,
+            "touch" => assert!(here.cache.touch("a", Duration::from_secs(60)).await.unwrap()),
+            "set_many" => {
+                let all = [("a", change.to_owned())];
+                assert_eq!(here.cache.set_many(all, minute()).await.unwrap(), [""; 0]);
+            }
+            _ => here.cache.invalidate_tag("of something else").await.unwrap(),
+        }
+        // No time has passed, so no message has arrived.
+        let value = here.read("a").await;
+        assert_eq!(here.counted("a").await, (value.clone(), 0), "{change}: it is near");
+        fleet.pass(late).await;
+        assert_eq!(here.counted("a").await, (value.clone(), 0), "{change}: and stays so");
+        // The other one was told.
+        assert_eq!(there.read("a").await, value, "{change}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn c44_what_is_kept_near_has_what_is_left_of_its_lifetime() {
     let fleet = Fleet::new();

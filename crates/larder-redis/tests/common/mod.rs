@@ -121,3 +121,34 @@ pub(crate) async fn eventually(what: &str, mut come: impl AsyncFnMut() -> bool) 
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Waits until the servers have made one of these their primary, which takes them as long as it takes, and asserts that a
+/// write is acknowledged within five seconds of that, whatever those before it were told. How long it took.
+pub(crate) async fn writes_soon_after_the_election(
+    backend: &RedisBackend,
+    key: &Key,
+    replicas: &[RedisServer],
+) -> Duration {
+    eventually("the election", async || {
+        for replica in replicas {
+            // Who is promoted closes every connection, this one too.
+            let role = replica.command(&["ROLE"]).await.unwrap_or_default();
+            if String::from_utf8_lossy(&role).contains("master") {
+                return true;
+            }
+        }
+        false
+    })
+    .await;
+    let elected = tokio::time::Instant::now();
+    let acknowledged = async {
+        while let Err(error) = backend.put(key, text("v"), LONG.into(), When::Always).await {
+            assert!(error.is_outage(), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let limit = Duration::from_secs(5);
+    let found = tokio::time::timeout(limit, acknowledged).await;
+    assert!(found.is_ok(), "there was a primary for {limit:?}, and nothing could be written");
+    elected.elapsed()
+}

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    Backend, Encoded, Entry, Error, Generation, Key, Namespace, Sequence, Tag, When,
+    Backend, Encoded, Entry, Error, ErrorKind, Generation, Key, Namespace, Outcome, Put, Sequence,
+    Tag, When,
 };
 use larder_testkit::verbs;
 
@@ -121,4 +122,37 @@ pub(crate) async fn usable(backend: &impl Backend, key: &Key) -> bool {
     let Some(entry) = backend.get(key, &[]).await.unwrap().entry else { return false };
     let marks = backend.marks(&shop(), entry.tags()).await.unwrap();
     marks.tags.iter().all(|mark| entry.built_at().covers(Some(*mark)))
+}
+
+/// Asserts that a record of exactly the declared limit is stored and read, that one byte more is refused, and that what
+/// it was to replace is gone: alone and in a batch.
+pub(crate) async fn expect_exact_limit(backend: &impl Backend) {
+    let limit = backend.abilities().max_bytes.unwrap() as usize;
+    let key = key("large");
+    // The envelope has a hundred bytes, and repeats the key.
+    let most = limit - 100 - key.as_ref().as_bytes().len();
+    let large = |more: usize| text(&"x".repeat(most + more));
+    let put = async |entry, when| backend.put(&key, entry, LONG.into(), when).await;
+    let whole = async || read(backend, &key).await.is_some_and(|body| body.len() == most);
+    assert_eq!(put(large(0), When::Always).await.unwrap(), Outcome::Stored, "the largest fits");
+    assert!(whole().await, "it comes back, of {limit}");
+    assert_eq!(put(large(1), When::Absent).await.unwrap(), Outcome::Refused, "it is there");
+    assert!(whole().await, "a refusal changes nothing");
+    let error = put(large(1), When::Always).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error:?}");
+    assert_eq!(read(backend, &key).await, None, "the old value is gone");
+
+    for more in [0, 1] {
+        let items = ["large", "other"].map(|part| Put {
+            key: self::key(part),
+            entry: large(more),
+            ttl: LONG.into(),
+            when: When::Always,
+        });
+        // Both names are of one length, and so are their records.
+        for outcome in backend.put_many(items.into()).await.unwrap() {
+            assert_eq!(outcome.is_ok(), more == 0, "{outcome:?}");
+        }
+        assert_eq!(whole().await, more == 0, "in a batch, of {limit}");
+    }
 }

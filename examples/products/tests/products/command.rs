@@ -1,6 +1,6 @@
 //! The command line, as the binary itself.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -160,6 +160,47 @@ fn it_serves_says_where_and_stops_on_ctrl_c() {
     };
     assert!(ended.success());
     drop(idle);
+}
+
+// What a browser would be given: the whole response, as text.
+fn page(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+#[tokio::test]
+async fn it_serves_from_the_server_that_the_command_line_names() {
+    let server = RedisServer::start().await;
+    let limits = "response_timeout=60s&read_budget=60s&write_budget=60s";
+    let cache = format!("{}/0?namespace=products&{limits}", server.url());
+    let folder = tempfile::tempdir().unwrap();
+    let database = small(folder.path());
+    let args = ["--listen", "127.0.0.1:0", "--database", &database, "--cache", &cache];
+    // A second process finds what the first one has stored.
+    for is_first in [true, false] {
+        let mut served = Served(products(&args).stdout(Stdio::piped()).spawn().unwrap());
+        let lines = BufReader::new(served.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = lines.skip_while(|line| !line.starts_with("Listening on "));
+        let line = lines.next().unwrap();
+        let address = line.strip_prefix("Listening on http://").unwrap().split(' ').next().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let response = page(address, "/api/products/7");
+            assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+            assert!(response.contains("\"id\":7,"), "{response}");
+            if response.contains("cache-status: products; hit") {
+                break;
+            }
+            // The client of a miss does not wait for the store.
+            assert!(is_first && Instant::now() < until, "it is not cached there: {response}");
+        }
+    }
+    let keys = server.command(&["DBSIZE"]).await.unwrap();
+    assert_ne!(keys, b":0\r\n", "it lies on that server");
 }
 
 #[test]
