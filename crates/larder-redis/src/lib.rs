@@ -10,7 +10,7 @@
 //! | --- | --- | --- |
 //! | `redis://host:6379/0` | one server, or an address that always leads to the primary | operations fail until it is back, or the address leads elsewhere |
 //! | `redis+unix:///path/to/socket` | one server on this machine | the same |
-//! | `redis+sentinel://h1,h2,h3/mymaster/0` | a primary that sentinels watch | the one that they choose is found by itself, within a second of their choice |
+//! | `redis+sentinel://h1,h2,h3/mymaster/0` | a primary that sentinels watch | the one that they choose is found by itself, within some two seconds of its promotion |
 //! | `redis+cluster://h1,h2,h3` | a cluster: each server has a part of the keys | its part fails until its replica takes over, which is noticed within half a second; the others go on |
 //!
 //! `rediss` speaks TLS in all of them but the socket. `valkey` means the same as `redis`: the tests are the same for both.
