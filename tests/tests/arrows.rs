@@ -148,3 +148,16 @@ fn only_the_layers_know_http_and_only_backends_their_clients() {
         }
     }
 }
+
+#[test]
+fn every_backend_has_the_same_rooms() {
+    for backend in ["memory", "redis", "memcached", "file", "sql"] {
+        // Memory has no client: it is its own.
+        let client = (backend != "memory").then_some("client.rs");
+        for room in ["lib.rs", "config.rs", "store.rs"].into_iter().chain(client) {
+            let manifest = env!("CARGO_MANIFEST_DIR");
+            let path = format!("{manifest}/../crates/larder-{backend}/src/{room}");
+            assert!(std::path::Path::new(&path).is_file(), "{path}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Durations and sizes as URLs and configuration files write them, the same for every backend.
+//! Durations, sizes and the like as URLs and configuration files write them, the same for every backend.
 //!
 //! ```
 //! use larder_core::parse;
@@ -41,6 +41,15 @@ pub fn duration(parameter: &str, text: &str) -> Result<Duration> {
     millis.map(Duration::from_millis).ok_or_else(|| {
         wrong(format!("{parameter} is a number with a unit: 250ms, 5s, 10m, 2h or 30d"))
     })
+}
+
+/// `true` or `false`.
+///
+/// # Errors
+///
+/// [`Configuration`](ErrorKind::Configuration), naming the parameter, for anything else.
+pub fn flag(parameter: &str, text: &str) -> Result<bool> {
+    text.parse().map_err(|_| wrong(format!("{parameter} is true or false")))
 }
 
 /// A number of bytes: `1024`, `512KiB`, `64MiB` or `2GiB`.

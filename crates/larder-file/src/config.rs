@@ -90,9 +90,7 @@ impl Builder {
             }
             "max_value_bytes" => self.max_value_bytes = Some(parse::size(name, value)?),
             "default_ttl" => self.default_ttl = parse::lifetime(name, value)?,
-            "fsync" => {
-                self.fsync = value.parse().map_err(|_| wrong("fsync is true or false"))?;
-            }
+            "fsync" => self.fsync = parse::flag(name, value)?,
             _ => {
                 return Err(wrong(format!(
                     "the URL has a parameter that Larder does not know; the known ones are {PARAMETERS}"

@@ -86,7 +86,7 @@ impl Builder {
     /// | `memcached+unix:///path/to/socket` | one server on a Unix socket |
     ///
     /// The parameters are named after the methods of this builder: `namespace`, `default_ttl`, `connect_timeout`,
-    /// `response_timeout`, `generation_max_age`, `mark_ttl`, `connections` and `max_value_bytes`. Durations are written
+    /// `response_timeout`, `generation_max_age`, `mark_ttl`, `connections`, `max_value_bytes` and `verify_body`. Durations are written
     /// `250ms`, `5s`, `10m`, `2h` or `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
     ///
     /// # Errors
@@ -129,6 +129,7 @@ impl Builder {
                 self.connections = value.parse().map_err(|_| wrong(CONNECTIONS))?;
             }
             "max_value_bytes" => self.max_value_bytes = Some(parse::size(name, value)?),
+            "verify_body" => self = self.verify_body(parse::flag(name, value)?),
             _ => {
                 return Err(wrong(format!(
                     "the URL has a parameter that Larder does not know; the known ones are {PARAMETERS}"
@@ -347,7 +348,7 @@ const MOST_CONNECTIONS: usize = 64;
 const CONNECTIONS: &str = "connections must lie between 1 and 64";
 
 const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, \
-                          connections and max_value_bytes";
+                          connections, max_value_bytes and verify_body";
 
 #[cfg(test)]
 mod tests {
@@ -408,6 +409,7 @@ mod tests {
             "mark_ttl=1d",
             "connections=2",
             "max_value_bytes=1MiB",
+            "verify_body=true",
         ] {
             for place in ["memcached://h", "memcached+unix:///socket"] {
                 let backend = parsed(&format!("{place}?{parameter}")).connect_later();

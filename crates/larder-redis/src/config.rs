@@ -120,11 +120,10 @@ impl Builder {
     ///
     /// `rediss` instead of `redis` speaks TLS, with sentinels and among the nodes of a cluster too: `root_certificate`, a
     /// file in PEM form, has whom to trust (unless set, Mozilla's list), `client_certificate` and `client_key` what to show
-    /// to a server that asks. `valkey` and `valkeys` mean the same as `redis` and
-    /// `rediss`, and `unix` as `redis+unix`. The parameters are named after the methods of this builder: `namespace`,
-    /// `default_ttl`, `connect_timeout`, `response_timeout`, `generation_max_age`, `mark_ttl` and `max_value_bytes`;
-    /// `read=replica` and `replica_lag` are [`read_replicas`](Builder::read_replicas);
-    /// where there are sentinels, `sentinel_user` and `sentinel_pass` log in to them. Durations are written `250ms`,
+    /// to a server that asks. `valkey` and `valkeys` mean the same as `redis` and `rediss`, and `unix` as `redis+unix`. The
+    /// parameters are named after the methods of this builder: `namespace`, `default_ttl`, `connect_timeout`,
+    /// `response_timeout`, `generation_max_age`, `mark_ttl`, `max_value_bytes` and `verify_body`; `read=replica` and
+    /// `replica_lag` are [`read_replicas`](Builder::read_replicas); where there are sentinels, `sentinel_user` and `sentinel_pass` log in to them. Durations are written `250ms`,
     /// `5s`, `10m`, `2h` or `30d`, lifetimes also `forever`; sizes `1024`, `512KiB` or `64MiB`.
     ///
     /// # Errors
@@ -188,6 +187,7 @@ impl Builder {
             "generation_max_age" => self.generation_max_age = parse::duration(name, value)?,
             "mark_ttl" => self.mark_ttl = parse::lifetime(name, value)?,
             "max_value_bytes" => self.max_value_bytes = parse::size(name, value)?,
+            "verify_body" => self = self.verify_body(parse::flag(name, value)?),
             "read" => match value {
                 "primary" => self.replica_lag = None,
                 "replica" => self.replica_lag = self.replica_lag.or(Some(LAG)),
@@ -464,7 +464,7 @@ const LARGEST: u64 = 511 * 1024 * 1024;
 
 const LONGEST_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, max_value_bytes, read and replica_lag (for TLS also root_certificate, client_certificate and client_key, for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
+const PARAMETERS: &str = "namespace, default_ttl, connect_timeout, response_timeout, generation_max_age, mark_ttl, max_value_bytes, verify_body, read and replica_lag (for TLS also root_certificate, client_certificate and client_key, for a Unix socket also db, user and pass, for sentinels sentinel_user and sentinel_pass)";
 
 #[cfg(test)]
 mod tests {
@@ -564,6 +564,7 @@ mod tests {
             ("redis://h", "generation_max_age=1s"),
             ("redis://h", "mark_ttl=1d"),
             ("redis://h", "max_value_bytes=1MiB"),
+            ("redis://h", "verify_body=true"),
             ("redis://h", "read=replica"),
             ("redis://h", "replica_lag=1s"),
             ("redis+unix:///socket", "db=1"),

@@ -84,9 +84,7 @@ impl<D: Database> Builder<D> {
         match name {
             "namespace" => self.namespace = Some(Namespace::new(value)?),
             "table" => self.table = naming::table(value)?.to_owned(),
-            "create" => {
-                self.create = value.parse().map_err(|_| wrong("create is true or false"))?;
-            }
+            "create" => self.create = parse::flag(name, value)?,
             "max_connections" => {
                 self.max_connections = usize::try_from(number()?).unwrap_or(usize::MAX);
             }

@@ -45,9 +45,12 @@ impl Cache {
     ///
     /// Parameters for every store: `namespace`, which all but the memory and nothing need, since applications share them;
     /// `read_budget` (100ms) and `write_budget` (250ms), what [`Builder::read_budget`] and [`Builder::write_budget`] set;
-    /// `codec` (`messagepack`, `json`, `postcard`), what [`Builder::codec`] sets. For every store but memory: `compress`,
-    /// `compress_above`, `max_unpacked`, `encrypt_env` and `sign_env`, which say how values are packed on their way there
-    /// (`Packed`, with a feature for each).
+    /// `codec` (`messagepack`, `json`, `postcard`), what [`Builder::codec`] sets; `strict` (`true` or `false`), what
+    /// [`Builder::strict`] sets. For every store but memory: `compress`, `compress_above`, `max_unpacked`, `max_ratio`,
+    /// `encrypt_env` and `sign_env`, which say how values are packed on their way there (`Packed`, with a feature for
+    /// each). With `failover:`, in either part: `failover_patience`, `failover_threshold`, `failover_probe`,
+    /// `failover_settled` and `failover_ceiling`, named after the methods of [`FailoverBuilder`](crate::FailoverBuilder);
+    /// with `writethrough:`, `writethrough_patience` and `writethrough_ceiling`. Each stands once.
     /// Sizes are written `1048576`, `512KiB`, `64MiB` or `2GiB`; durations `250ms`, `5s`, `10m` or `1h`.
     ///
     /// # Errors
@@ -73,7 +76,7 @@ impl Cache {
         if let Some(namespace) = opened.namespace {
             builder = builder.namespace(namespace.as_str())?;
         }
-        Ok((budgets.given_to(builder), opened.near_without_bus))
+        Ok((budgets.given_to(builder)?, opened.near_without_bus))
     }
 }
 
@@ -121,7 +124,7 @@ async fn open_part(
         let first = Box::pin(open_part(first, parts, budgets)).await?;
         let second = second(parts, budgets).await?;
         let namespace = common(&first, &second)?;
-        let pair = Failover::builder(first.backend, second.backend).build()?;
+        let pair = budgets.failover(Failover::builder(first.backend, second.backend)).build()?;
         let near_without_bus = first.near_without_bus || second.near_without_bus;
         let backend = AnyBackend::new(pair);
         return Ok(Opened { backend, namespace, bus: first.bus, near_without_bus });
@@ -130,7 +133,8 @@ async fn open_part(
         let first = Box::pin(open_part(first, parts, budgets)).await?;
         let second = second(parts, budgets).await?;
         let namespace = common(&first, &second)?;
-        let pair = WriteThrough::builder(first.backend, second.backend).build()?;
+        let pair = WriteThrough::builder(first.backend, second.backend);
+        let pair = budgets.write_through(pair).build()?;
         let near_without_bus = second.near_without_bus || first.near_without_bus;
         let backend = AnyBackend::new(pair);
         return Ok(Opened { backend, namespace, bus: second.bus, near_without_bus });

@@ -10,6 +10,7 @@ pub(super) struct PackingUrl {
     compress: Option<String>,
     above: Option<usize>,
     max_unpacked: Option<usize>,
+    max_ratio: Option<usize>,
     // Names of environment variables: a URL ends in logs and lists of processes, and a key must not.
     encrypt_env: Option<String>,
     sign_env: Option<String>,
@@ -27,6 +28,7 @@ impl PackingUrl {
                 "compress" => packing.compress = Some(value.to_owned()),
                 "compress_above" => packing.above = Some(size(name, value)?),
                 "max_unpacked" => packing.max_unpacked = Some(size(name, value)?),
+                "max_ratio" => packing.max_ratio = Some(ratio(name, value)?),
                 "encrypt_env" => packing.encrypt_env = Some(value.to_owned()),
                 "sign_env" => packing.sign_env = Some(value.to_owned()),
                 "encrypt" | "sign" | "key" | "keys" => {
@@ -47,9 +49,10 @@ impl PackingUrl {
 
     /// The store, with what was asked for before it.
     pub(super) fn given_to(self, opened: Opened) -> Result<Opened> {
-        if self.compress.is_none() && (self.above.is_some() || self.max_unpacked.is_some()) {
+        let bounds = [self.above, self.max_unpacked, self.max_ratio];
+        if self.compress.is_none() && bounds.iter().any(Option::is_some) {
             return Err(wrong(
-                "compress_above and max_unpacked belong to compress; say how: compress=zstd or compress=lz4",
+                "compress_above, max_unpacked and max_ratio belong to compress; say how: compress=zstd or compress=lz4",
             ));
         }
         if !self.is_asked_for() {
@@ -90,6 +93,9 @@ impl PackingUrl {
         }
         if let Some(bytes) = self.max_unpacked {
             packing = packing.max_unpacked(bytes);
+        }
+        if let Some(ratio) = self.max_ratio {
+            packing = packing.max_ratio(ratio);
         }
         packing = sealed(packing, &self)?;
         let backend = AnyBackend::new(Packed::new(opened.backend, packing)?);
@@ -143,6 +149,10 @@ fn sealed(packing: crate::Packing, url: &PackingUrl) -> Result<crate::Packing> {
         return Err(wrong(NO_ENCRYPTION));
     }
     Ok(packing)
+}
+
+fn ratio(name: &str, value: &str) -> Result<usize> {
+    value.parse().map_err(|_| wrong(format!("{name} is how many times larger a value may become")))
 }
 
 fn size(name: &str, value: &str) -> Result<usize> {
