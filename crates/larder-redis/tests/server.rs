@@ -190,10 +190,8 @@ async fn records_of_tags_end_after_their_lifetime_and_are_kept_by_use() {
     let invalidated: Sequence = backend.invalidate(&shop(), &tags).await.unwrap();
     assert_eq!(backend.marks(&shop(), &tags).await.unwrap().tags, [invalidated]);
     // The server counts what has ended until it comes to look at it.
-    common::eventually("the generation is alone", async || {
-        ask::<u64>(&mut raw, &[b"DBSIZE"]).await == 1
-    })
-    .await;
+    eventually("the generation is alone", async || ask::<u64>(&mut raw, &[b"DBSIZE"]).await == 1)
+        .await;
     let late = backend.marks(&shop(), &tags).await.unwrap();
     assert!(!first.sequence.covers(Some(late.tags[0])), "what was built before is not valid");
 }
