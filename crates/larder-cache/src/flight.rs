@@ -57,6 +57,13 @@ enum Listed {
     Detached,
 }
 
+impl Listed {
+    // Who has it beside its passengers: the pilot and, where it is listed, the table.
+    fn holders(self) -> usize {
+        1 + usize::from(self != Listed::Detached)
+    }
+}
+
 /// How far a flight has come.
 enum Progress {
     UnderWay(Option<Anything>),
@@ -113,8 +120,8 @@ pub struct Pilot {
 
 /// A flight whose passengers are all there: whether they may have what came of it.
 ///
-/// Somebody may be among them who came after an invalidation that detached nothing here: of a tag that only the result has, or on
-/// another node. By default nobody waits.
+/// Somebody may be among them who came after an invalidation that detached nothing here: of a tag that only the result
+/// has, or on another node. By default nobody waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Closed {
     // Others than its own caller wait.
@@ -238,10 +245,9 @@ impl Flights {
 }
 
 impl Flight {
-    // How many have it beside the pilot and, where it is listed, the table.
     fn passengers(self: &Arc<Self>) -> usize {
-        let others = 1 + usize::from(self.state.lock().listed != Listed::Detached);
-        Arc::strong_count(self).saturating_sub(others)
+        let holders = self.state.lock().listed.holders();
+        Arc::strong_count(self).saturating_sub(holders)
     }
 
     // Gives its marker up, if it has one.
@@ -305,14 +311,11 @@ impl Pilot {
         // Nobody joins meanwhile.
         let _table = self.flights.table(&self.flight.group).lock();
         let mut state = self.flight.state.lock();
-        let others = match state.listed {
-            Listed::Detached => 1,
-            Listed::Open | Listed::Closed => 2,
-        };
         if state.listed == Listed::Open {
             state.listed = Listed::Closed;
         }
-        Closed { others: Arc::strong_count(&self.flight) > others + usize::from(state.own) }
+        let known = state.listed.holders() + usize::from(state.own);
+        Closed { others: Arc::strong_count(&self.flight) > known }
     }
 
     /// Ends the flight: first it leaves the table, so that nobody joins any more, then those who wait are told. What is

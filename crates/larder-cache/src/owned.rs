@@ -28,7 +28,9 @@ pub(crate) fn owned<T: Send + 'static>(
 
 /// Waits for the writes of these keys that were given up, where what comes now is not carried on itself.
 pub(crate) async fn after(order: &Order, keys: Keys) {
-    let (_waiting, mut running) = order.begin(keys);
+    let (waiting, mut running) = order.begin(keys);
+    // It is no write itself: nobody has to wait for it.
+    waiting.answered();
     running.turn().await;
 }
 

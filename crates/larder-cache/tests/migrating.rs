@@ -1,14 +1,18 @@
 //! From one store to another.
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::settle;
 use larder_cache::{Cache, Migrating, NullBackend, Options};
 use larder_core::{
     Backend, Begin, Clock, Counter, Encoded, Entry, ErrorKind, Key, ManualClock, Namespace,
     Outcome, Prefix, Put, Remaining, Revision, Tag, Ttl, When,
 };
+use larder_testkit::cancel::drop_after;
 use larder_testkit::faulty::{Fault, Faulty, Verb};
 use larder_testkit::reference::Reference;
 
@@ -431,15 +435,8 @@ async fn a_put_whose_caller_goes_away_leaves_nothing_behind_in_the_old_store() {
     let faults = store.new_store().faults();
     faults.inject(Fault::Hang, &[Verb::Put]);
     let key = key("a");
-    let mut replacing = Box::pin(store.put(&key, text("new"), Ttl::For(HOUR), When::Always));
-    while faults.waiting() == 0 {
-        tokio::select! {
-            biased;
-            _ = &mut replacing => panic!("it hangs"),
-            () = tokio::task::yield_now() => {}
-        }
-    }
-    drop(replacing);
+    let replacing = store.put(&key, text("new"), Ttl::For(HOUR), When::Always);
+    assert!(drop_after(1, replacing).await.is_none(), "it hangs");
     faults.heal();
     while old.get(&key, &[]).await.unwrap().entry.is_some() {
         tokio::task::yield_now().await;
@@ -454,15 +451,8 @@ async fn what_comes_later_waits_for_a_put_that_was_given_up() {
         let named = key("a");
         let faults = store.old_store().faults();
         faults.inject_times(1, Fault::Hang, &[Verb::Get]);
-        let mut first = Box::pin(store.put(&named, text("given up"), Ttl::For(HOUR), When::Always));
-        while faults.waiting() == 0 {
-            tokio::select! {
-                biased;
-                _ = &mut first => panic!("it hangs"),
-                () = tokio::task::yield_now() => {}
-            }
-        }
-        drop(first);
+        let first = store.put(&named, text("given up"), Ttl::For(HOUR), When::Always);
+        assert!(drop_after(1, first).await.is_none(), "it hangs");
         let later = {
             let store = store.clone();
             tokio::spawn(async move {
@@ -473,15 +463,11 @@ async fn what_comes_later_waits_for_a_put_that_was_given_up() {
                 }
             })
         };
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
+        settle().await;
         faults.heal();
         later.await.unwrap();
         // What was given up has had its time.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
+        settle().await;
         let expected = (!removes).then_some("later");
         assert_eq!(body(&store, "a").await.as_deref(), expected, "removes: {removes}");
     }

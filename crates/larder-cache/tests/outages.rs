@@ -10,8 +10,15 @@ use common::{faulty, minute, settle};
 use larder_cache::Cache;
 use larder_core::ErrorKind;
 use larder_memory::MemoryBackend;
-use larder_testkit::faulty::{Fault, Faulty, Verb};
+use larder_testkit::faulty::{Fault, Faults, Faulty, Verb};
 use tokio::sync::Notify;
+
+// A node whose store fails when told to, and another one.
+fn two_nodes() -> (Faults, Cache, Cache) {
+    let memory = MemoryBackend::default();
+    let store = Faulty::new(memory.clone());
+    (store.faults(), Cache::new(store), Cache::new(memory))
+}
 
 const DOWN: Fault = Fault::Fail(ErrorKind::Unavailable);
 
@@ -127,9 +134,7 @@ async fn a_delete_that_failed_is_told_and_its_value_stays_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_began_before_a_second_failure_frees_nothing() {
-    let memory = MemoryBackend::default();
-    let store = Faulty::new(memory.clone());
-    let (faults, cache, other) = (store.faults(), Cache::new(store), Cache::new(memory));
+    let (faults, cache, other) = two_nodes();
     cache.set("k", "old".to_owned()).await.unwrap();
     faults.inject_times(1, DOWN, &[Verb::Remove]);
     assert!(cache.delete("k").await.is_err());
@@ -152,9 +157,7 @@ async fn a_retry_that_began_before_a_second_failure_frees_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removal_whose_answer_is_late_does_not_free_what_failed_after_it() {
-    let memory = MemoryBackend::default();
-    let store = Faulty::new(memory.clone());
-    let (faults, cache, other) = (store.faults(), Cache::new(store), Cache::new(memory));
+    let (faults, cache, other) = two_nodes();
     cache.set("k", "old".to_owned()).await.unwrap();
     faults.inject_times(1, Fault::Late(Duration::from_millis(50)), &[Verb::Remove]);
     let late = {

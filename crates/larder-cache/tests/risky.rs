@@ -18,6 +18,12 @@ async fn risks(url: &str, processes: u32) -> Vec<Risk> {
     caches.advice().iter().map(|advice| advice.risk).collect()
 }
 
+async fn refuses(url: &str, words: &str) {
+    let refused = Cache::connect(url).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Configuration, "{url}");
+    assert!(refused.to_string().contains(words), "{url}: {refused}");
+}
+
 #[tokio::test]
 async fn several_processes_with_memory_of_their_own() {
     let server = RedisServer::start().await;
@@ -49,9 +55,7 @@ async fn parameters_that_would_not_count_are_refused() {
         (format!("{file}&failover_patience=1s"), "belong to failover:"),
         (format!("failover:{file}|memory://?writethrough_ceiling=1s"), "belong to writethrough:"),
     ] {
-        let refused = Cache::connect(&url).await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Configuration, "{url}");
-        assert!(refused.to_string().contains(words), "{url}: {refused}");
+        refuses(&url, words).await;
     }
     Cache::connect("memory://?max_bytes=1MiB").await.unwrap();
     Cache::connect("memory:///?max_bytes=1MiB").await.unwrap();
@@ -91,9 +95,7 @@ async fn the_words_before_two_stores_are_configured_by_the_url_too() {
         (format!("{file}&max_ratio=5"), "belong to compress"),
         (format!("{file}&strict=perhaps"), "true or false"),
     ] {
-        let refused = Cache::connect(&url).await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Configuration, "{url}");
-        assert!(refused.to_string().contains(words), "{url}: {refused}");
+        refuses(&url, words).await;
     }
 }
 

@@ -217,8 +217,9 @@ fn leaves(url: &str) -> impl Iterator<Item = &str> {
 
 /// A URL's parts, as far as they are asked for here: several hosts are none that a parser of URLs takes.
 struct Parts<'a> {
-    // The kind of store, and whether what is said to it can be read on the way.
+    // The kind of store; what stands before it, or the way to it; whether what is said on that way can be read.
     kind: &'static str,
+    over: &'a str,
     open: bool,
     login: Option<&'a str>,
     hosts: Vec<&'a str>,
@@ -228,7 +229,11 @@ struct Parts<'a> {
 // None where each URL makes a store of its own.
 fn parts(leaf: &str) -> Option<Parts<'_>> {
     let (scheme, rest) = leaf.split_once("://")?;
-    let speaks = scheme.split('+').next().unwrap_or(scheme);
+    let (speaks, over) = match scheme.split_once('+') {
+        Some(split) => split,
+        None if scheme == "unix" => (scheme, scheme),
+        None => (scheme, ""),
+    };
     let kind = match speaks {
         "redis" | "rediss" | "valkey" | "valkeys" | "unix" => "redis",
         "memcached" => "memcached",
@@ -242,14 +247,14 @@ fn parts(leaf: &str) -> Option<Parts<'_>> {
         Some((login, rest)) => (Some(login), rest),
         None => (None, rest),
     };
-    let local = ["sqlite", "file"].contains(&kind) || scheme.ends_with("unix");
+    let local = ["sqlite", "file"].contains(&kind) || over == "unix";
     let (hosts, path) = match rest.split_once('/') {
         _ if local => ("", rest),
         Some(split) => split,
         None => (rest, ""),
     };
     let open = !local && matches!(speaks, "redis" | "valkey");
-    Some(Parts { kind, open, login, hosts: hosts.split(',').collect(), path })
+    Some(Parts { kind, over, open, login, hosts: hosts.split(',').collect(), path })
 }
 
 fn parameter<'a>(leaf: &'a str, name: &str) -> Option<&'a str> {
@@ -258,9 +263,9 @@ fn parameter<'a>(leaf: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn place(leaf: &str) -> Option<Place> {
-    let Parts { kind, hosts, path, .. } = parts(leaf)?;
+    let Parts { kind, over, hosts, path, .. } = parts(leaf)?;
     let port = match kind {
-        "redis" if leaf.contains("+sentinel:") => "26379",
+        "redis" if over == "sentinel" => "26379",
         "redis" => "6379",
         "memcached" => "11211",
         _ => "5432",
@@ -273,9 +278,9 @@ fn place(leaf: &str) -> Option<Place> {
     let server = hosts.join(",");
     // Databases of one Redis share its memory; those of one PostgreSQL have tables of their own.
     let (room, part) = match kind {
-        "redis" if leaf.contains("unix:") => (path, "0"),
+        "redis" if over == "unix" => (path, "0"),
         "redis" => (&*server, if path.is_empty() { "0" } else { path }),
-        "memcached" if leaf.contains("unix:") => (path, ""),
+        "memcached" if over == "unix" => (path, ""),
         "memcached" => (&*server, ""),
         "postgres" => (&*server, path),
         _ => (path, ""),

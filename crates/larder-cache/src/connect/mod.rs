@@ -1,7 +1,7 @@
 //! Caches from URLs.
 
-mod budgets;
 mod packing;
+mod parameters;
 mod stores;
 
 #[cfg(feature = "memory")]
@@ -16,9 +16,9 @@ use crate::erased::AnyBackend;
 #[cfg(feature = "memory")]
 use crate::tiered::NearUrl;
 use crate::{Builder, Cache, Failover, Migrating, WriteThrough};
-use budgets::Budgets;
-pub(crate) use budgets::{budget, codec};
 use packing::PackingUrl;
+use parameters::Parameters;
+pub(crate) use parameters::{budget, codec};
 
 impl Cache {
     /// Connects to the store that a URL names.
@@ -64,9 +64,9 @@ impl Cache {
 
     // The same before it is built, and whether other nodes do not tell this one what has changed.
     pub(crate) async fn builder_at(url: &str) -> Result<(Builder, bool)> {
-        let mut budgets = Budgets::default();
+        let mut parameters = Parameters::default();
         let mut parts = url.split('|');
-        let opened = open(&mut parts, &mut budgets).await?;
+        let opened = open(&mut parts, &mut parameters).await?;
         if parts.next().is_some() {
             return Err(wrong(
                 "there are more stores than words for them; tiered:, failover:, writethrough: and migrating: stand each before two: failover:redis://…|memory://",
@@ -76,7 +76,7 @@ impl Cache {
         if let Some(namespace) = opened.namespace {
             builder = builder.namespace(namespace.as_str())?;
         }
-        Ok((budgets.given_to(builder)?, opened.near_without_bus))
+        Ok((parameters.given_to(builder)?, opened.near_without_bus))
     }
 }
 
@@ -95,21 +95,24 @@ type Opening<'a> = Pin<Box<dyn Future<Output = Result<Opened>> + Send + 'a>>;
 
 // The store that begins with the next part: a word takes the two stores that follow it. Boxed, since either may be
 // such a word again.
-fn open<'a>(parts: &'a mut std::str::Split<'_, char>, budgets: &'a mut Budgets) -> Opening<'a> {
+fn open<'a>(
+    parts: &'a mut std::str::Split<'_, char>,
+    parameters: &'a mut Parameters,
+) -> Opening<'a> {
     Box::pin(async move {
         let part = parts.next().unwrap_or_default().to_owned();
-        open_part(&part, parts, budgets).await
+        open_part(&part, parts, parameters).await
     })
 }
 
 async fn open_part(
     part: &str,
     parts: &mut std::str::Split<'_, char>,
-    budgets: &mut Budgets,
+    parameters: &mut Parameters,
 ) -> Result<Opened> {
     if let Some(near) = part.strip_prefix("tiered:") {
         let near = NearUrl::parse(near)?;
-        let Opened { backend, namespace, bus, .. } = second(parts, budgets).await?;
+        let Opened { backend, namespace, bus, .. } = second(parts, parameters).await?;
         let near_without_bus = bus.is_none();
         if backend.is_local() {
             return Err(wrong("memory before memory saves nothing; name the store behind it"));
@@ -121,44 +124,47 @@ async fn open_part(
         return Ok(Opened { backend, namespace, bus: None, near_without_bus });
     }
     if let Some(first) = part.strip_prefix("failover:") {
-        let first = Box::pin(open_part(first, parts, budgets)).await?;
-        let second = second(parts, budgets).await?;
+        let first = Box::pin(open_part(first, parts, parameters)).await?;
+        let second = second(parts, parameters).await?;
         let namespace = common(&first, &second)?;
-        let pair = budgets.failover(Failover::builder(first.backend, second.backend)).build()?;
+        let pair = parameters.failover(Failover::builder(first.backend, second.backend)).build()?;
         let near_without_bus = first.near_without_bus || second.near_without_bus;
         let backend = AnyBackend::new(pair);
         return Ok(Opened { backend, namespace, bus: first.bus, near_without_bus });
     }
     if let Some(first) = part.strip_prefix("writethrough:") {
-        let first = Box::pin(open_part(first, parts, budgets)).await?;
-        let second = second(parts, budgets).await?;
+        let first = Box::pin(open_part(first, parts, parameters)).await?;
+        let second = second(parts, parameters).await?;
         let namespace = common(&first, &second)?;
         let pair = WriteThrough::builder(first.backend, second.backend);
-        let pair = budgets.write_through(pair).build()?;
+        let pair = parameters.write_through(pair).build()?;
         let near_without_bus = second.near_without_bus || first.near_without_bus;
         let backend = AnyBackend::new(pair);
         return Ok(Opened { backend, namespace, bus: second.bus, near_without_bus });
     }
     if let Some(first) = part.strip_prefix("migrating:") {
-        let new = Box::pin(open_part(first, parts, budgets)).await?;
-        let old = second(parts, budgets).await?;
+        let new = Box::pin(open_part(first, parts, parameters)).await?;
+        let old = second(parts, parameters).await?;
         let namespace = common(&new, &old)?;
         let pair = Migrating::new(new.backend, old.backend)?;
         let near_without_bus = new.near_without_bus || old.near_without_bus;
         let backend = AnyBackend::new(pair);
         return Ok(Opened { backend, namespace, bus: new.bus, near_without_bus });
     }
-    let (url, packing) = PackingUrl::taken_from(&budgets.taken_from(part)?)?;
+    let (url, packing) = PackingUrl::taken_from(&parameters.taken_from(part)?)?;
     packing.given_to(stores::open(&url).await?)
 }
 
-async fn second(parts: &mut std::str::Split<'_, char>, budgets: &mut Budgets) -> Result<Opened> {
+async fn second(
+    parts: &mut std::str::Split<'_, char>,
+    parameters: &mut Parameters,
+) -> Result<Opened> {
     if parts.clone().next().is_none() {
         return Err(wrong(
             "tiered:, failover:, writethrough: and migrating: name two stores with | between them: tiered:memory://?max_bytes=64MiB|redis://host/0?namespace=NAME",
         ));
     }
-    open(parts, budgets).await
+    open(parts, parameters).await
 }
 
 // Two stores that stand for one another hold the same keys.

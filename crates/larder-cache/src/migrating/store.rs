@@ -128,12 +128,12 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
 
     async fn put(&self, key: &Key, entry: Entry, ttl: Ttl, when: When) -> Result<Outcome> {
         let inner = &self.0;
+        if when != When::Always {
+            after(&inner.writes, Keys::one(key)).await;
+        }
         match when {
             // Nothing was in the old store when the marker was given.
-            When::Token(_) => {
-                after(&inner.writes, Keys::one(key)).await;
-                inner.new.put(key, entry, ttl, when).await
-            }
+            When::Token(_) => inner.new.put(key, entry, ttl, when).await,
             When::Always => {
                 let (inner, key) = (inner.clone(), key.clone());
                 owned(&self.0.writes, Keys::one(&key), async move {
@@ -148,7 +148,6 @@ impl<N: Backend, O: Backend> Backend for Migrating<N, O> {
                 .await
             }
             When::Absent | When::Present | When::Revision(_) => {
-                after(&inner.writes, Keys::one(key)).await;
                 inner.ready(key).await?;
                 inner.new.put(key, entry, ttl, when).await
             }

@@ -172,6 +172,7 @@ table! {
     AddIsTwoSteps => "concurrency::additions_sum_up",
     TouchIsTwoSteps => "concurrency::no_touch_survives_a_remove",
     PutIsTwoSteps => "cancellation::dropped_writes_are_whole",
+    LargeIsLate => "cancellation::dropped_writes_overtake_nothing",
     HeadAndBodyApart => "concurrency::nobody_sees_half",
     RepliesAreShared => "concurrency::keys_do_not_mix",
     RepliesAreQueued => "cancellation::dropped_futures_harm_nobody",

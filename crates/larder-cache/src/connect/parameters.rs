@@ -9,7 +9,7 @@ use crate::{Builder, Codec, FailoverBuilder, WriteThroughBuilder};
 
 /// The parameters of a URL that the stores do not know. They may stand in any part of it, once.
 #[derive(Default)]
-pub(super) struct Budgets {
+pub(super) struct Parameters {
     read: Option<Duration>,
     write: Option<Duration>,
     codec: Option<Codec>,
@@ -18,7 +18,7 @@ pub(super) struct Budgets {
     write_through: WriteThroughUrl,
 }
 
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct FailoverUrl {
     patience: Option<Duration>,
     threshold: Option<u32>,
@@ -27,13 +27,13 @@ struct FailoverUrl {
     ceiling: Option<Ttl>,
 }
 
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct WriteThroughUrl {
     patience: Option<Duration>,
     ceiling: Option<Duration>,
 }
 
-impl Budgets {
+impl Parameters {
     /// Takes them out of a URL; it is otherwise as it was written.
     pub(super) fn taken_from(&mut self, url: &str) -> Result<String> {
         let Some((base, query)) = url.split_once('?') else { return Ok(url.to_owned()) };
@@ -118,13 +118,10 @@ impl Budgets {
 
     /// Configures the cache. What no word has taken is a mistake.
     pub(super) fn given_to(self, mut builder: Builder) -> Result<Builder> {
-        let FailoverUrl { patience, threshold, probe, settled, ceiling } = self.failover;
-        let times = patience.is_some() || probe.is_some() || ceiling.is_some();
-        if times || threshold.is_some() || settled.is_some() {
+        if self.failover != FailoverUrl::default() {
             return Err(wrong("failover_ parameters belong to failover:, once for each of them"));
         }
-        let WriteThroughUrl { patience, ceiling } = self.write_through;
-        if patience.is_some() || ceiling.is_some() {
+        if self.write_through != WriteThroughUrl::default() {
             return Err(wrong(
                 "writethrough_ parameters belong to writethrough:, once for each of them",
             ));
